@@ -1,0 +1,181 @@
+"""Settings of each role: one frozen dataclass, checked as a whole.
+
+Values come from defaults, then a TOML file, then `LUNALOG_*`, then flags; unknown keys are errors.
+Each setting stands in docs/operations.md.  Units last in each name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lunalog import limits
+from lunalog.errors import UsageError
+
+C = TypeVar("C", "ClientConfig", "ServerConfig", "MasterConfig")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConfig:
+    """One `SingleWriteJournal`."""
+
+    heartbeat_ms: int = 500
+    lease_fraction: float = 0.8
+    """Of the lease that the master grants, what the holder counts on, from before it asked (R15)."""
+    loop_stall_ms: int = 30_000
+    """A loop without a turn for this long gets no renewal."""
+    leader_stall_ms: int = 10_000
+    """A leader that cannot open its segment or reach A for this long releases (N2)."""
+    in_flight_bytes_max: int = 64 * limits.MIB
+    """Unacknowledged bytes a writer; also how far a replica may lag before it is rolled out."""
+    batch_bytes_max: int = 256 * limits.KIB
+    """A busy writer closes a frame at about this size."""
+    read_ahead_bytes: int = 4 * limits.MIB
+    commit_mark_ms: int = 5
+    """How long after the last append the committed sequence is told to idle replicas."""
+    roll_ack_timeout_ms: int = 250
+    """No acks from A of the set for this long: urgent roll (R11)."""
+    planned_roll_gap_ms: int = 2_000
+    """Planned rolls are at least this far apart."""
+    connect_timeout_ms: int = 5_000
+    operation_timeout_ms: int = 10_000
+    """Control operations without a `timeout=` of their own."""
+    read_wait_ms: int = 1_000
+    """Long poll of a following reader at one replica."""
+    retry_ms_max: int = 1_000
+    """Cap of the jittered backoff between attempts."""
+
+    def validate(self) -> None:
+        """Raise `UsageError` if the settings do not fit each other."""
+        _require(self.heartbeat_ms > 0, "heartbeat_ms must be positive")
+        _require(0 < self.lease_fraction <= 1, "lease_fraction must be in (0, 1]")
+        _require(
+            limits.PAYLOAD_BYTES_MAX <= self.in_flight_bytes_max <= limits.SEND_QUEUE_BYTES_MAX,
+            "in_flight_bytes_max must hold one event and fit into a send queue",
+        )
+        _require(
+            1 <= self.batch_bytes_max <= limits.FRAME_BYTES_MAX - 4 * limits.KIB,
+            "batch_bytes_max must be below the frame limit",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """One journal server."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    name: str = ""
+    """Empty: drawn at the first start and kept in the data directory."""
+    labels: tuple[str, ...] = ()
+    """`key=value`, such as `host=a`, `rack=7`; placement spreads over them."""
+    heartbeat_ms: int = 500
+    extent_bytes: int = 128 * limits.MIB
+    wal_queue_bytes_max: int = 64 * limits.MIB
+    """Bound of what waits for the disk; behind it a fence never waits longer (R5)."""
+    idle_batch_ms: int = 20
+    """After this much idle time an empty batch attests the last one (R17)."""
+    inline_sync_ms_max: int = 5
+    """A lone frame is committed on the loop while the last syncs took less than this; 0: never."""
+    tail_cache_bytes: int = 64 * limits.MIB
+    """Recent frames kept in memory for readers, all segments together."""
+    read_bytes_max: int = 4 * limits.MIB
+    """One reply to a read; a larger frame is sent alone."""
+    reserve_bytes: int = 64 * limits.MIB
+    """Free space below which appends are refused and fences still work (D3)."""
+    connections_max: int = 10_000
+
+    def validate(self) -> None:
+        """Raise `UsageError` if the settings do not fit each other."""
+        _require(self.heartbeat_ms > 0, "heartbeat_ms must be positive")
+        _require(
+            self.extent_bytes >= 2 * limits.MESSAGE_BYTES_MAX,
+            "extent_bytes must hold two of the largest frames",
+        )
+        _require(
+            self.wal_queue_bytes_max >= limits.MESSAGE_BYTES_MAX,
+            "wal_queue_bytes_max must hold the largest frame",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterConfig:
+    """The master."""
+
+    host: str = "127.0.0.1"
+    port: int = 7600
+    lease_ms: int = 2_000
+    heartbeat_ms: int = 500
+    """What clients and servers are told to use."""
+    session_grace_ms: int = 250
+    """A closed session is over when the same incarnation has not come back by then."""
+    server_lost_ms: int = 3_000
+    servers: int | None = None
+    """Wanted journal servers for the local orchestrator; none: nobody is provisioned."""
+
+    def validate(self) -> None:
+        """Raise `UsageError` if the settings do not fit each other."""
+        _require(self.heartbeat_ms * 3 <= self.lease_ms, "heartbeat_ms * 3 must be <= lease_ms")
+        _require(self.heartbeat_ms * 3 <= self.server_lost_ms, "server_lost_ms is too short")
+        _require(self.servers is None or self.servers >= 0, "servers must not be negative")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise UsageError(message)
+
+
+def load(
+    kind: type[C],
+    *,
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> C:
+    """Build settings from a TOML file, `LUNALOG_<ROLE>_<NAME>` variables, and flags, in that order.
+
+    Raises `UsageError` for an unknown key, a wrong type, or settings that do not fit each other.
+    Flags that are None are left out.
+    """
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    role = kind.__name__.removesuffix("Config").lower()
+    found: dict[str, Any] = {}
+    if file is not None:
+        try:
+            table = tomllib.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot read settings from {file}: {error}") from error
+        found.update(table.get(role, {}))
+    prefix = f"LUNALOG_{role.upper()}_"
+    for name, text in sorted((environment or {}).items()):
+        if name.startswith(prefix):
+            key = name.removeprefix(prefix).lower()
+            found[key] = _from_text(key, text, fields)
+    found.update({k: v for k, v in (flags or {}).items() if v is not None})
+    unknown = sorted(set(found) - set(fields))
+    if unknown:
+        raise UsageError(f"unknown {role} setting: {', '.join(unknown)}")
+    try:
+        config = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+        config.validate()
+    except TypeError as error:
+        raise UsageError(f"{role} settings: {error}") from error
+    return config
+
+
+def _from_text(key: str, text: str, fields: Mapping[str, Any]) -> Any:
+    default = fields[key].default if key in fields else ""
+    try:
+        if isinstance(default, tuple):
+            return tuple(filter(None, text.split(",")))
+        if isinstance(default, float):
+            return float(text)
+        if isinstance(default, int) or default is None:
+            return int(text)
+    except ValueError as error:
+        raise UsageError(f"setting {key}: {text!r} is not a number") from error
+    return text

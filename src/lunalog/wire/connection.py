@@ -1,0 +1,447 @@
+"""One connection between two nodes: handshake, requests and replies, pushes, data messages.
+
+Everything is parsed where it arrives: no task, no queue and no copy between the socket and the
+handler.  What is sent in one turn of the loop leaves in one write.
+
+Source: docs/wire.md; N5 to N8, H1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from lunalog import limits
+from lunalog.errors import (
+    AvailabilityError,
+    CorruptFrameError,
+    DeadlineExceededError,
+    LunalogError,
+    OverloadedError,
+    PeerError,
+    ServerUnavailableError,
+    UnsupportedVersionError,
+)
+from lunalog.runtime import Address, Runtime
+from lunalog.wire import codec
+from lunalog.wire.codec import Buffer, FramesHead, Kind
+from lunalog.wire.messages import Failure, Hello, Message, Welcome
+
+HANDSHAKE_TIMEOUT_S: Final = 5.0
+BUFFER_BYTES_MIN: Final = 16 * limits.KIB
+BUFFER_BYTES_MAX: Final = 2 * limits.MIB
+"""A receive buffer grows to this while reads fill it, beyond only for one large message."""
+WRITE_HIGH_BYTES: Final = 4 * limits.MIB
+"""Where the transport asks us to pause."""
+
+
+class Handler:
+    """What happens on a connection; every method runs on the loop and must not block.
+
+    A `LunalogError` that leaves a method closes the connection with it; anything else is a bug and
+    fails the node.  Views are valid only during the call.
+    """
+
+    def on_open(self, connection: Connection) -> None:
+        """The handshake is over."""
+
+    def on_closed(self, connection: Connection, error: LunalogError) -> None:
+        """The connection is gone; nothing more will arrive."""
+
+    def on_request(self, connection: Connection, request: int, message: Message) -> None:
+        """A request came: call `connection.reply` or `connection.fail` with `request`, now or later."""
+        raise PeerError(f"unexpected request {type(message).__name__}")
+
+    def on_push(self, connection: Connection, message: Message) -> None:
+        """A one-way message came."""
+        raise PeerError(f"unexpected push {type(message).__name__}")
+
+    def on_append(
+        self, connection: Connection, slot: int, committed: int, frame: memoryview
+    ) -> None:
+        """A frame came for `slot`; not checked yet."""
+        raise PeerError("unexpected append")
+
+    def on_ack(self, connection: Connection, slot: int, end: int) -> None:
+        """Everything of `slot` below `end` is durable at the peer."""
+        raise PeerError("unexpected ack")
+
+    def on_mark(self, connection: Connection, slot: int, committed: int) -> None:
+        """Everything of `slot` below `committed` is committed."""
+        raise PeerError("unexpected mark")
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One end of a connection.  Make it by `dial` or `accept`."""
+
+    def __init__(self, runtime: Runtime, handler: Handler) -> None:
+        self._runtime = runtime
+        self._loop = asyncio.get_running_loop()
+        self.handler = handler
+        self.peer: Hello | Welcome | None = None
+        """What the other side said of itself; set when the handshake is over."""
+        self.is_open = False
+        self.closed_by: LunalogError | None = None
+        """Why the connection is over; none while it is not."""
+        self._transport: Any = None
+        self._buffer = bytearray(BUFFER_BYTES_MIN)
+        self._view = memoryview(self._buffer)
+        self._filled = 0
+        self._magic_left = 0
+        self._out: list[Buffer] = []
+        self._flush_is_due = False
+        self._is_paused = False
+        self._room: list[asyncio.Future[None]] = []
+        self._pending: dict[int, asyncio.Future[Any]] = {}
+        self._next_request = 1
+        self._deadline: asyncio.TimerHandle | None = None
+        self._greet: Callable[[], Hello] | None = None
+        self._welcome: Callable[[Hello], tuple[Welcome, Handler]] | None = None
+        self._opened: asyncio.Future[None] | None = None
+        self.unreachable: type[AvailabilityError] = ServerUnavailableError
+        """The error that a lost connection is told as."""
+
+    def __repr__(self) -> str:
+        peer = self.peer
+        state = "open" if self.is_open else "closed" if self.closed_by else "opening"
+        return f"<Connection to {peer.role + ' ' + peer.name if peer else '?'}, {state}>"
+
+    # ------------------------------------------------------------------ sending
+
+    def send(self, *buffers: Buffer) -> None:
+        """Queue bytes; they leave at the end of this turn of the loop, or by `flush`."""
+        if self.closed_by is not None:
+            return
+        self._out += buffers
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what is queued in one call."""
+        self._flush_is_due = False
+        if not self._out or self._transport is None:
+            return
+        out, self._out = self._out, []
+        if self._transport.get_write_buffer_size() > limits.SEND_QUEUE_BYTES_MAX:
+            self.close(OverloadedError(f"{self!r} takes too little of what is sent to it"))
+            return
+        self._transport.writelines(out)
+
+    def push(self, message: Message) -> None:
+        """Send a one-way message."""
+        self.send(codec.control(Kind.PUSH, 0, message))
+
+    def reply(self, request: int, message: Message) -> None:
+        """Answer a request."""
+        self.send(codec.control(Kind.REPLY, request, message))
+
+    def reply_frames(self, request: int, head: FramesHead, frames: list[Buffer]) -> None:
+        """Answer a Read; the frames go out as they are, without a copy here."""
+        self.send(codec.frames_head(request, head, sum(map(len, frames))), *frames)
+
+    def fail(self, request: int, error: LunalogError) -> None:
+        """Answer a request with an error."""
+        self.send(codec.control(Kind.ERROR, request, codec.failure_of(error)))
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that the peer's window holds back."""
+        return 0 if self._transport is None else int(self._transport.get_write_buffer_size())
+
+    @property
+    def is_paused(self) -> bool:
+        """True while the transport has more to send than it likes."""
+        return self._is_paused
+
+    async def drained(self) -> None:
+        """Wait until the transport takes more; returns at once when it does, or is closed."""
+        while self._is_paused and self.closed_by is None:
+            room = self._loop.create_future()
+            self._room.append(room)
+            await room
+
+    async def request(self, message: Message, *, timeout: float) -> Any:
+        """Send a request and wait for its reply.
+
+        Returns the reply message; for a `Read`, the pair (FramesHead, bytes of frames).
+
+        Raises:
+            LunalogError: What the peer answered.
+            DeadlineExceededError: No answer within `timeout` seconds; may have been applied.
+            AvailabilityError: `self.unreachable`, when the connection is lost; may have been applied.
+
+        Cancelling stops the waiting, not the operation.
+        """
+        if self.closed_by is not None:
+            raise self._lost()
+        number = self._next_request
+        self._next_request = number + 1 if number < 0xFFFFFFFF else 1
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self._pending[number] = answer
+        self.send(codec.control(Kind.REQUEST, number, message))
+        timer = self._loop.call_later(timeout, self._expire, number, type(message).__name__, timeout)
+        try:
+            return await answer
+        finally:
+            timer.cancel()
+            self._pending.pop(number, None)
+
+    def _expire(self, number: int, what: str, timeout: float) -> None:
+        answer = self._pending.get(number)
+        if answer is not None and not answer.done():
+            answer.set_exception(
+                DeadlineExceededError(f"no answer to {what} within {timeout:g} s from {self!r}")
+            )
+
+    def close(self, error: LunalogError | None = None) -> None:
+        """End the connection; what is queued is still sent.  With `error`, the peer is told it."""
+        if self.closed_by is not None:
+            return
+        if self._transport is not None:
+            if error is not None:
+                self._out.append(codec.control(Kind.ERROR, 0, codec.failure_of(error)))
+            out, self._out = self._out, []
+            if out:
+                self._transport.writelines(out)
+            self._transport.close()
+        self._end(error or PeerError("connection closed by this side"))
+
+    def abort(self) -> None:
+        """End the connection at once, without sending what is queued."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._end(PeerError("connection aborted by this side"))
+
+    # ------------------------------------------------------------------ life
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the handshake and its deadline."""
+        self._transport = transport
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        self._deadline = self._loop.call_later(HANDSHAKE_TIMEOUT_S, self._too_late)
+        if self._greet is not None:
+            self._transport.write(codec.MAGIC + codec.control(Kind.HELLO, 0, self._greet()))
+        else:
+            self._magic_left = len(codec.MAGIC)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell everybody who waits."""
+        self._end(PeerError(f"connection lost: {exc}" if exc else "connection closed by the peer"))
+
+    def _too_late(self) -> None:
+        self.close(PeerError(f"no handshake within {HANDSHAKE_TIMEOUT_S:g} s"))
+
+    def _end(self, error: LunalogError) -> None:
+        if self.closed_by is not None:
+            return
+        self.closed_by = error
+        was_open, self.is_open = self.is_open, False
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self.resume_writing()
+        for answer in self._pending.values():
+            if not answer.done():
+                answer.set_exception(self._lost())
+        self._pending.clear()
+        if self._opened is not None and not self._opened.done():
+            self._opened.set_exception(error)
+        if was_open:
+            self.handler.on_closed(self, error)
+
+    def _lost(self) -> LunalogError:
+        return self.unreachable(f"{self!r}: {self.closed_by}")
+
+    def pause_writing(self) -> None:
+        """The transport has enough."""
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        """The transport takes more."""
+        self._is_paused = False
+        room, self._room = self._room, []
+        for waiter in room:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # ------------------------------------------------------------------ receiving
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Give the free end of the receive buffer."""
+        return self._view[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Handle every whole message that has arrived."""
+        self._filled += nbytes
+        try:
+            self._consume()
+        except LunalogError as error:
+            self.close(error)
+        except Exception as error:  # noqa: BLE001  a bug of ours: the node ends (P5)
+            self._runtime.fail(error)
+
+    def eof_received(self) -> None:
+        """Close when the peer does."""
+
+    def _consume(self) -> None:
+        at = 0
+        filled = self._filled
+        if self._magic_left:
+            if filled < self._magic_left:
+                return
+            if self._view[: self._magic_left] != codec.MAGIC:
+                raise CorruptFrameError("this is not the lunalog protocol")
+            at, self._magic_left = self._magic_left, 0
+        wanted = 0
+        while filled - at >= codec.ENVELOPE_BYTES:
+            size, kind, number = codec.parse_envelope(self._buffer, at, is_open=self.is_open)
+            if filled - at < size:
+                wanted = size
+                break
+            self._dispatch(kind, number, self._view[at + codec.ENVELOPE_BYTES : at + size])
+            at += size
+            if self.closed_by is not None:
+                self._filled = 0
+                return
+        self._keep(at, wanted)
+
+    def _keep(self, at: int, wanted: int) -> None:
+        """Move what is left to the front, of a buffer that the next message fits into."""
+        rest = self._filled - at
+        capacity = len(self._buffer)
+        if wanted <= capacity and self._filled == capacity and capacity < BUFFER_BYTES_MAX:
+            wanted = 2 * capacity  # the last read filled it: there is more where that came from
+        if wanted > capacity or (capacity > BUFFER_BYTES_MAX and rest < BUFFER_BYTES_MAX):
+            if wanted <= BUFFER_BYTES_MAX:
+                wanted = min(BUFFER_BYTES_MAX, max(wanted, 2 * min(capacity, BUFFER_BYTES_MAX)))
+            grown = bytearray(wanted)
+            grown[:rest] = self._view[at : self._filled]
+            self._buffer, self._view = grown, memoryview(grown)
+        elif at and rest:
+            self._buffer[:rest] = self._buffer[at : self._filled]
+        self._filled = rest
+
+    def _dispatch(self, kind: int, number: int, body: memoryview) -> None:
+        handler = self.handler
+        if not self.is_open:
+            self._handshake(kind, body)
+        elif kind == Kind.APPEND:
+            handler.on_append(self, number, codec.decode_u64(body), body[8:])
+        elif kind == Kind.ACK:
+            handler.on_ack(self, number, codec.decode_u64(body))
+        elif kind == Kind.MARK:
+            handler.on_mark(self, number, codec.decode_u64(body))
+        elif kind == Kind.REQUEST:
+            handler.on_request(self, number, codec.decode_control(body))
+        elif kind == Kind.PUSH:
+            handler.on_push(self, codec.decode_control(body))
+        else:
+            self._answered(kind, number, body)
+
+    def _answered(self, kind: int, number: int, body: memoryview) -> None:
+        result: Any
+        if kind == Kind.FRAMES:
+            head, frames = codec.decode_frames(body)
+            result = (head, bytes(frames))
+        else:
+            result = codec.decode_control(body)
+        if kind == Kind.ERROR and number == 0 and isinstance(result, Failure):
+            self.closed_by_peer(codec.error_of(result))
+            return
+        answer = self._pending.get(number)
+        if answer is None or answer.done():
+            return  # who asked has gone
+        if isinstance(result, Failure):
+            answer.set_exception(codec.error_of(result))
+        else:
+            answer.set_result(result)
+
+    def closed_by_peer(self, error: LunalogError) -> None:
+        """Note why the peer is about to close."""
+        if self._transport is not None:
+            self._transport.close()
+        self._end(error)
+
+    # ------------------------------------------------------------------ handshake
+
+    def _handshake(self, kind: int, body: memoryview) -> None:
+        message = codec.decode_control(body)
+        if kind == Kind.ERROR and isinstance(message, Failure):
+            self.closed_by_peer(codec.error_of(message))
+        elif kind == Kind.HELLO and isinstance(message, Hello) and self._welcome is not None:
+            if not message.version_min <= codec.VERSION_MAX >= codec.VERSION_MIN <= message.version_max:
+                raise UnsupportedVersionError(
+                    f"this side speaks versions {codec.VERSION_MIN} to {codec.VERSION_MAX}, the other "
+                    f"{message.version_min} to {message.version_max}: upgrade the older one"
+                )
+            welcome, self.handler = self._welcome(message)
+            self.send(codec.control(Kind.WELCOME, 0, welcome))
+            self._is_ready(message)
+        elif kind == Kind.WELCOME and isinstance(message, Welcome) and self._greet is not None:
+            self._is_ready(message)
+        else:
+            raise PeerError(f"{type(message).__name__} instead of a handshake")
+
+    def _is_ready(self, peer: Hello | Welcome) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self.peer = peer
+        self.is_open = True
+        if self._opened is not None and not self._opened.done():
+            self._opened.set_result(None)
+        self.handler.on_open(self)
+
+
+async def dial(
+    runtime: Runtime,
+    address: Address,
+    hello: Hello,
+    handler: Handler,
+    *,
+    timeout: float = HANDSHAKE_TIMEOUT_S,
+    unreachable: type[AvailabilityError] = ServerUnavailableError,
+) -> Connection:
+    """Connect to `address` and shake hands.
+
+    Raises:
+        AvailabilityError: Of type `unreachable`: nobody answers there, or not in `timeout` seconds.
+        LunalogError: What the other side refused us with (wrong cluster, version, ...).
+    """
+    connection = Connection(runtime, handler)
+    connection.unreachable = unreachable
+    connection._greet = lambda: hello  # noqa: SLF001
+    opened = connection._opened = asyncio.get_running_loop().create_future()  # noqa: SLF001
+    try:
+        async with asyncio.timeout(timeout):
+            await runtime.network.connect(lambda: connection, address)
+            await opened
+    except TimeoutError:
+        connection.abort()
+        raise unreachable(f"no answer from {address[0]}:{address[1]} within {timeout:g} s") from None
+    except OSError as error:
+        raise unreachable(f"cannot reach {address[0]}:{address[1]}: {error}") from error
+    except asyncio.CancelledError:
+        connection.abort()
+        raise
+    finally:
+        if opened.done() and not opened.cancelled():
+            opened.exception()  # seen
+    return connection
+
+
+def acceptor(
+    runtime: Runtime, welcome: Callable[[Hello], tuple[Welcome, Handler]]
+) -> Callable[[], Connection]:
+    """Return a factory for `Network.listen`.
+
+    `welcome` looks at the dialler's Hello and returns the answer and who handles the connection, or
+    raises the `LunalogError` to refuse it with.
+    """
+
+    def make() -> Connection:
+        connection = Connection(runtime, Handler())
+        connection._welcome = welcome  # noqa: SLF001
+        return connection
+
+    return make
