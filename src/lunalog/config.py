@@ -160,7 +160,8 @@ def load(
     if unknown:
         raise UsageError(f"unknown {role} setting: {', '.join(unknown)}")
     try:
-        config = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+        config = kind(**values)
         config.validate()
     except TypeError as error:
         raise UsageError(f"{role} settings: {error}") from error

@@ -410,8 +410,8 @@ async def dial(
     """
     connection = Connection(runtime, handler)
     connection.unreachable = unreachable
-    connection._greet = lambda: hello  # noqa: SLF001
-    opened = connection._opened = asyncio.get_running_loop().create_future()  # noqa: SLF001
+    connection._greet = lambda: hello
+    opened = connection._opened = asyncio.get_running_loop().create_future()
     try:
         async with asyncio.timeout(timeout):
             await runtime.network.connect(lambda: connection, address)
@@ -441,7 +441,7 @@ def acceptor(
 
     def make() -> Connection:
         connection = Connection(runtime, Handler())
-        connection._welcome = welcome  # noqa: SLF001
+        connection._welcome = welcome
         return connection
 
     return make
