@@ -1,0 +1,98 @@
+"""One cluster of real processes on loopback, for the benchmarks: a master and journal servers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+from lunalog import SingleWriteJournal
+
+START_TIMEOUT_S = 20.0
+
+
+class BenchCluster:
+    """Start with `async with`; every process ends with it."""
+
+    def __init__(self, servers: int = 3) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="lunalog-bench-"))
+        self.wanted = servers
+        self.master: subprocess.Popen[bytes] | None = None
+        self.servers: dict[str, subprocess.Popen[bytes]] = {}
+        self.url = ""
+
+    async def __aenter__(self) -> BenchCluster:
+        self.master = self._start("master", "--port", "0", "--port-file", self._path("port"))
+        port = await self._wait_for_file(self._path("port"))
+        self.url = f"lunalog://127.0.0.1:{port}"
+        for n in range(1, self.wanted + 1):
+            self.start_server(f"s{n}")
+        await self._wait_for_servers()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        for process in self.processes:
+            process.kill()
+        for process in self.processes:
+            process.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def processes(self) -> list[subprocess.Popen[bytes]]:
+        """All that were started."""
+        return [p for p in (self.master, *self.servers.values()) if p is not None]
+
+    def start_server(self, name: str) -> None:
+        """Start one journal server on its own directory."""
+        master = self.url.removeprefix("lunalog://")
+        self.servers[name] = self._start("server", "--master", master, "--name", name)
+
+    def kill_server(self, name: str) -> None:
+        """End a server by SIGKILL."""
+        self.servers[name].send_signal(signal.SIGKILL)
+
+    def rss_kib(self, process: subprocess.Popen[bytes]) -> int:
+        """Resident memory of a process."""
+        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1])
+        raise RuntimeError(f"process {process.pid} is gone")
+
+    def _path(self, name: str) -> str:
+        return str(self.directory / name)
+
+    def _start(self, role: str, *arguments: str) -> subprocess.Popen[bytes]:
+        name = arguments[-1] if role == "server" else "master"
+        with open(self.directory / f"{name}.log", "ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "lunalog", role, "--dir", self._path(name), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "LUNALOG_URL": ""},
+            )
+
+    async def _wait_for_file(self, path: str) -> str:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while not (os.path.exists(path) and (text := Path(path).read_text().strip())):
+                await asyncio.sleep(0.02)
+        return text
+
+    async def _wait_for_servers(self) -> None:
+        async with (
+            asyncio.timeout(START_TIMEOUT_S),
+            SingleWriteJournal.connect(self.url, peer="bench-wait") as journal,
+        ):
+            while True:
+                listing = await journal.servers()
+                if sum(s.state == "alive" for s in listing.servers) >= self.wanted:
+                    return
+                await asyncio.sleep(0.05)
