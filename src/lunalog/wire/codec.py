@@ -98,9 +98,10 @@ def control(kind: Kind, request: int, message: Message) -> bytes:
 def decode_control(body: Buffer) -> Message:
     """Decode the body of a control message; raises `CorruptFrameError`."""
     try:
-        return _decoder.decode(body)
+        found: Message = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptFrameError(f"not a message of this protocol: {error}") from error
+    return found
 
 
 def failure_of(error: LunalogError) -> Failure:

@@ -290,7 +290,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._magic_left:
             if filled < self._magic_left:
                 return
-            if self._view[: self._magic_left] != codec.MAGIC:
+            if bytes(self._view[: self._magic_left]) != codec.MAGIC:
                 raise CorruptFrameError("this is not the lunalog protocol")
             at, self._magic_left = self._magic_left, 0
         wanted = 0
