@@ -319,7 +319,7 @@ class Connection(asyncio.BufferedProtocol):
             grown[:rest] = self._view[at : self._filled]
             self._buffer, self._view = grown, memoryview(grown)
         elif at and rest:
-            self._buffer[:rest] = self._buffer[at : self._filled]
+            self._view[:rest] = self._view[at : self._filled]  # overlaps are fine
         self._filled = rest
 
     def _dispatch(self, kind: int, number: int, body: memoryview) -> None:
