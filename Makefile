@@ -1,0 +1,55 @@
+# `make` lists the targets.  Everything installs itself into .venv, from nothing but Python 3.11.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+FILE ?=
+SEEDS ?= 100
+FROM ?= 0
+SEED ?=
+ROUNDS ?= 5
+PIP := $(RUN)/pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint sim bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+$(VENV)/pip.stamp:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade pip
+	@touch $@
+
+$(VENV)/run.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt
+	$(PIP) install --constraint constraints.txt --editable '.[server,pretty]'
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/run.stamp
+	$(PIP) install --constraint constraints.txt --group test --group lint
+	@touch $@
+
+demo: $(VENV)/run.stamp ## replicate a real file, kill its leader and a server, prove that nothing is lost (FILE=)
+	@FILE='$(FILE)' $(RUN)/python examples/demo.py
+
+test: $(VENV)/test.stamp ## the whole test suite
+	$(RUN)/python -m pytest -n 2 -q
+
+lint: $(VENV)/test.stamp ## style, types and the direction of imports
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/codespell src docs README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+
+check: lint ## what to run before a commit: lint, unit tests, 50 simulated schedules
+	$(RUN)/python -m pytest -n 2 -q tests/unit tests/scenario tests/test_tidy.py tests/test_docs.py
+	$(RUN)/python -m lunalog.testing.sim --seeds 50
+
+sim: $(VENV)/run.stamp ## simulated schedules: SEEDS=1000 FROM=0, or SEED=7 to replay one
+	@PYTHONHASHSEED=0 $(RUN)/python -m lunalog.testing.sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))
+
+bench: $(VENV)/run.stamp ## every target of the README beside the yardstick (ROUNDS=5)
+	$(RUN)/python bench/run.py --rounds $(ROUNDS)
+
+clean: ## remove what was installed and cached
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .import_linter_cache
