@@ -6,7 +6,6 @@ monotonic clock, which all processes of the machine share.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 import time

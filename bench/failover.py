@@ -32,7 +32,12 @@ class Engine:
         """Start the process and wait until it stands for election."""
         here = os.path.dirname(os.path.abspath(__file__))
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, f"{here}/engine.py", url, stream, self.name, stdout=asyncio.subprocess.PIPE
+            sys.executable,
+            f"{here}/engine.py",
+            url,
+            stream,
+            self.name,
+            stdout=asyncio.subprocess.PIPE,
         )
         self._reading = asyncio.create_task(self._read())
         await asyncio.wait_for(self.is_ready.wait(), WAIT_S)
@@ -98,7 +103,9 @@ async def one_round() -> dict[str, float]:
                 await until(lambda: any(len(e.acks) > 50 for e in engines))
                 await asyncio.sleep(SETTLE_S)
                 other = next(e for e in engines if e is not leader_of(engines))
-                found["handover"] = await takeover(engines, lambda _: journal.transfer(stream, to=other.name))
+                found["handover"] = await takeover(
+                    engines, lambda _: journal.transfer(stream, to=other.name)
+                )
                 await asyncio.sleep(SETTLE_S)
                 old = leader_of(engines)
                 found["killed leader"] = await takeover(engines, lambda e: e.signal(signal.SIGKILL))

@@ -12,8 +12,9 @@ import os
 import sys
 import time
 
-from lunalog import SingleWriteJournal
 from lunalog.client.writer import StreamWriter
+
+from lunalog import SingleWriteJournal
 
 LONE = 1000
 FUTURES = ((100, 800_000), (1024, 150_000), (65536, 4_000))
@@ -49,7 +50,11 @@ async def futures(writer: StreamWriter, event: bytes, count: int) -> None:
     while out:
         await out.popleft()
     took = time.perf_counter() - started
-    row(test=f"futures {size}B", events_s=round(count / took), mb_s=round(count * size / took / 1e6, 1))
+    row(
+        test=f"futures {size}B",
+        events_s=round(count / took),
+        mb_s=round(count * size / took / 1e6, 1),
+    )
 
 
 async def batches(writer: StreamWriter, event: bytes, count: int, many: int) -> None:
@@ -67,7 +72,11 @@ async def batches(writer: StreamWriter, event: bytes, count: int, many: int) -> 
         for _ in range(16):
             group.create_task(worker())
     took = time.perf_counter() - started
-    row(test=f"batches {size}B", events_s=round(count / took), mb_s=round(count * size / took / 1e6, 1))
+    row(
+        test=f"batches {size}B",
+        events_s=round(count / took),
+        mb_s=round(count * size / took / 1e6, 1),
+    )
 
 
 async def main() -> None:

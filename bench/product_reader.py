@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 import time
@@ -30,7 +29,9 @@ async def main() -> None:
             if expected != end:
                 raise SystemExit(f"the stream ends at {expected}, {end} was acknowledged")
             if end - first > 100_000:
-                rates.setdefault(len(event), []).append((end - first) / (time.perf_counter() - started))
+                rates.setdefault(len(event), []).append(
+                    (end - first) / (time.perf_counter() - started)
+                )
     for size, found in rates.items():
         row(test=f"read {size}B", events_s=round(max(found)))
 

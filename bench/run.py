@@ -39,13 +39,16 @@ def yardstick() -> Rows:
 
 def throughput() -> Rows:
     """The product on the same work, written by one process and read back by another."""
-    from cluster import BenchCluster  # needs the package, which --help does not
     import asyncio
+
+    from cluster import BenchCluster  # needs the package, which --help does not
 
     async def work() -> list[dict[str, object]]:
         async with BenchCluster() as cluster:
             python = sys.executable
-            client = await asyncio.to_thread(lines, python, "product_client.py", cluster.url, "bench")
+            client = await asyncio.to_thread(
+                lines, python, "product_client.py", cluster.url, "bench"
+            )
             parts = cluster.directory / "parts"
             parts.write_text(json.dumps(client.pop()["parts"]))
             return client + await asyncio.to_thread(
@@ -91,10 +94,14 @@ def speed(report: Report, rounds: int) -> None:
                 ratio = row["events_s"] / base[name]["events_s"]
                 report.note(f"{name} / prototype", ratio, 0.8, "x", at_least=True)
         floor, lone = base["lone 1KiB 2 of 3"], ours["lone 1KiB"]
-        report.note("lone 1KiB p50 / floor", lone["p50_us"] / floor["p50_us"], 2.0, "x", at_least=False)
+        report.note(
+            "lone 1KiB p50 / floor", lone["p50_us"] / floor["p50_us"], 2.0, "x", at_least=False
+        )
         lone_p90 = lone["p90_us"] / base["lone 1KiB"]["p90_us"]
         report.note("lone 1KiB p90 / prototype", lone_p90, 2.0, "x", at_least=False)
-        report.note("read 100B events/s", ours["read 100B"]["events_s"], 500_000, "/s", at_least=True)
+        report.note(
+            "read 100B events/s", ours["read 100B"]["events_s"], 500_000, "/s", at_least=True
+        )
 
 
 def failovers(report: Report, rounds: int) -> None:
@@ -115,14 +122,20 @@ def failovers(report: Report, rounds: int) -> None:
 def memory(report: Report, streams: int) -> None:
     """Resident memory; once, because it does not depend on the machine's speed."""
     (found,) = lines(sys.executable, "memory.py", str(streams))
-    bounds = {"idle server MiB": (80, "MiB"), "stream at server B": (4096, "B"), "stream at master B": (4096, "B")}
+    bounds = {
+        "idle server MiB": (80, "MiB"),
+        "stream at server B": (4096, "B"),
+        "stream at master B": (4096, "B"),
+    }
     for name, (bound, unit) in bounds.items():
         report.note(name, float(found[name]), bound, unit, at_least=False)  # type: ignore[arg-type]
 
 
 def main() -> int:
     """Parse, run, report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--streams", type=int, default=10_000, help="for the memory row")
     parser.add_argument("--only", choices=["speed", "failover", "memory"], action="append")

@@ -160,7 +160,9 @@ def load(
     if unknown:
         raise UsageError(f"unknown {role} setting: {', '.join(unknown)}")
     try:
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in found.items()
+        }
         config = kind(**values)
         config.validate()
     except TypeError as error:

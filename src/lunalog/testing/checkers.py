@@ -103,11 +103,16 @@ def metadata_is_monotone(history: History) -> Finding:
         )
     spans = sorted((first, end) for first, end, _ in ends.values())
     for (_, end), (first, _) in pairwise(spans):
-        finding.require(end == first, "I5: a row ends at {e}, the next begins at {f}", e=end, f=first)
+        finding.require(
+            end == first, "I5: a row ends at {e}, the next begins at {f}", e=end, f=first
+        )
     if spans and history.heads:
         last = history.heads[-1].head.next
         finding.require(
-            spans[-1][1] == last, "I5: the rows end at {e}, the head says {n}", e=spans[-1][1], n=last
+            spans[-1][1] == last,
+            "I5: the rows end at {e}, the head says {n}",
+            e=spans[-1][1],
+            n=last,
         )
     return finding
 
@@ -221,7 +226,11 @@ def density(history: History) -> Finding:
     for name, start, events in [("the final log", history.log_start, history.log), *sessions]:
         for expected, event in enumerate(events, start):
             finding.require(
-                event.sequence == expected, "I16: {n} got {e}, {x} was due", n=name, e=event, x=expected
+                event.sequence == expected,
+                "I16: {n} got {e}, {x} was due",
+                n=name,
+                e=event,
+                x=expected,
             )
             if event.sequence != expected:
                 break

@@ -1,1 +1,1 @@
-"""wire"""
+"""Frames, messages, handshake and connections: what travels between nodes."""

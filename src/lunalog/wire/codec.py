@@ -116,9 +116,7 @@ def error_of(failure: Failure) -> LunalogError:
 
 def append_head(slot: int, committed: Sequence, frame_bytes: int) -> bytes:
     """Everything of an APPEND message that goes before the frame."""
-    return APPEND_HEAD.pack(
-        APPEND_HEAD.size + frame_bytes, Kind.APPEND, 0, 0, slot, committed
-    )
+    return APPEND_HEAD.pack(APPEND_HEAD.size + frame_bytes, Kind.APPEND, 0, 0, slot, committed)
 
 
 def ack(slot: int, end: Sequence) -> bytes:

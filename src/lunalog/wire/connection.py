@@ -181,7 +181,9 @@ class Connection(asyncio.BufferedProtocol):
         answer: asyncio.Future[Any] = self._loop.create_future()
         self._pending[number] = answer
         self.send(codec.control(Kind.REQUEST, number, message))
-        timer = self._loop.call_later(timeout, self._expire, number, type(message).__name__, timeout)
+        timer = self._loop.call_later(
+            timeout, self._expire, number, type(message).__name__, timeout
+        )
         try:
             return await answer
         finally:
@@ -370,7 +372,12 @@ class Connection(asyncio.BufferedProtocol):
         if kind == Kind.ERROR and isinstance(message, Failure):
             self.closed_by_peer(codec.error_of(message))
         elif kind == Kind.HELLO and isinstance(message, Hello) and self._welcome is not None:
-            if not message.version_min <= codec.VERSION_MAX >= codec.VERSION_MIN <= message.version_max:
+            if (
+                not message.version_min
+                <= codec.VERSION_MAX
+                >= codec.VERSION_MIN
+                <= message.version_max
+            ):
                 raise UnsupportedVersionError(
                     f"this side speaks versions {codec.VERSION_MIN} to {codec.VERSION_MAX}, the other "
                     f"{message.version_min} to {message.version_max}: upgrade the older one"
@@ -418,7 +425,9 @@ async def dial(
             await opened
     except TimeoutError:
         connection.abort()
-        raise unreachable(f"no answer from {address[0]}:{address[1]} within {timeout:g} s") from None
+        raise unreachable(
+            f"no answer from {address[0]}:{address[1]} within {timeout:g} s"
+        ) from None
     except OSError as error:
         raise unreachable(f"cannot reach {address[0]}:{address[1]}: {error}") from error
     except asyncio.CancelledError:

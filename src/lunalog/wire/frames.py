@@ -117,9 +117,7 @@ def check(head: FrameHead, frame: memoryview) -> None:
         raise CorruptFrameError(f"frame at {head.first}: {len(frame)} bytes, not {head.size}")
     found = crc32c(frame[HEAD_BYTES:], crc32c(frame[: HEAD.size]))
     if found != head.crc:
-        raise CorruptFrameError(
-            f"frame at {head.first}: checksum {found:08x}, not {head.crc:08x}"
-        )
+        raise CorruptFrameError(f"frame at {head.first}: checksum {found:08x}, not {head.crc:08x}")
 
 
 def parse(frame: Buffer) -> FrameHead:
