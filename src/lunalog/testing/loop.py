@@ -1,0 +1,294 @@
+"""A deterministic asyncio event loop: stock tasks, futures and timeouts on virtual time.
+
+A loop stands for a thread.  It works in turns, as a real one does: a turn runs what was ready when
+it began, in order; the next one comes a little later, and how much later is the seed's choice, so
+that threads and nodes interleave differently in every run.
+
+Source: docs/design.md "Seams".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Protocol, TypeVar, TypeVarTuple
+
+from lunalog.testing.clock import NodeClock
+from lunalog.testing.scheduler import Scheduler
+from lunalog.testing.tasks import SimulatedFuture, SimulatedHandle, SimulatedTask, settle
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+NEVER = float("inf")
+TIMER_SLACK_S = 1e-9
+CANCELLED_TIMERS_KEPT = 100
+set_running_loop = asyncio._set_running_loop
+
+
+class LoopOwner(Protocol):
+    """What a loop tells its node."""
+
+    number: int
+    clock: NodeClock
+
+    def loop_complained(self, loop: SimulatedLoop, context: dict[str, Any]) -> None:
+        """Somebody called the loop's exception handler: an error that nobody handles."""
+
+    def loop_raised(self, loop: SimulatedLoop, error: BaseException) -> None:
+        """A callback raised what ends a process (SystemExit and the like)."""
+
+
+class SimulatedLoop(asyncio.AbstractEventLoop):
+    """One thread's event loop on a simulated node.  Made by `SimulatedNode`, never directly.
+
+    Calls from other loops than the running one must come through `call_soon_threadsafe`; anything
+    else is a data race in production, and raises here.
+    """
+
+    turn_s = (1e-6, 20e-6)
+    executor_s = (0.0, 200e-6)
+
+    def __init__(self, scheduler: Scheduler, owner: LoopOwner, name: str) -> None:
+        self.name = name
+        self.owner = owner
+        self.is_dead = False
+        self.late_tasks: list[asyncio.Task[Any]] = []
+        self.late_generators: list[object] = []
+        self._scheduler = scheduler
+        self._clock = owner.clock
+        self._chance = scheduler.stream("turns").random
+        self._executor_chance = scheduler.stream("executor")
+        self._ready: deque[SimulatedHandle] = deque()
+        self._timers: list[tuple[float, int, SimulatedHandle]] = []
+        self._timers_cancelled = 0
+        self._next_turn = NEVER
+        self._holds = 0
+        self._actor = owner.number
+
+    def __repr__(self) -> str:
+        return f"<SimulatedLoop {self.name}>"
+
+    # ------------------------------------------------------------ callbacks
+
+    def call_soon(
+        self,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        """Run `callback(*args)` in the next turn; only from this loop or from no loop."""
+        running = self._scheduler.running
+        if running is not self and running is not None and not self.is_dead:
+            raise RuntimeError(f"{running!r} must use call_soon_threadsafe on {self!r}")
+        return self.call_soon_threadsafe(callback, *args, context=context)
+
+    def call_soon_threadsafe(
+        self,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        """Run `callback(*args)` in the next turn; from anywhere."""
+        handle = SimulatedHandle(callback, args, self, context)
+        if not self.is_dead:
+            self._ready.append(handle)
+            if self._scheduler.running is not self:  # a running turn looks for itself at its end
+                self._turn_at(self._turn_delay())
+        return handle
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Run `callback(*args)` in `delay` seconds of this node's clock."""
+        return self.call_at(self._clock.monotonic() + delay, callback, *args, context=context)
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Run `callback(*args)` when `time()` has reached `when`."""
+        handle = SimulatedHandle(callback, args, self, context, when)
+        if not self.is_dead:
+            handle._scheduled = True
+            heapq.heappush(self._timers, (when, self._scheduler.next_number(), handle))
+            if self._scheduler.running is not self:
+                self._turn_at(self._clock.when(when))
+        return handle
+
+    def timer_was_cancelled(self) -> None:
+        """Note one timer that will not run, and clear them out when they are many."""
+        self._timers_cancelled += 1
+        many = max(CANCELLED_TIMERS_KEPT, len(self._timers) // 2)
+        if self._timers_cancelled > many:
+            self._timers = [entry for entry in self._timers if not entry[2].cancelled()]
+            heapq.heapify(self._timers)
+            self._timers_cancelled = 0
+
+    def time(self) -> float:
+        """Seconds on the node's monotonic clock."""
+        return self._clock.monotonic()
+
+    # ------------------------------------------------------------ turns
+
+    def hold(self) -> None:
+        """Run no more turns until `release`; holds add up (a pause and a wedge)."""
+        self._holds += 1
+
+    def release(self) -> None:
+        """Take one hold away."""
+        self._holds -= 1
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Plan the next turn anew: the clock or the holds have changed."""
+        self._next_turn = NEVER
+        self._plan()
+
+    def _turn_delay(self) -> float:
+        low, high = self.turn_s
+        return self._scheduler.now + low + self._chance() * (high - low)
+
+    def _turn_at(self, when: float) -> None:
+        if when < self._next_turn and not self._holds:
+            self._next_turn = when
+            self._scheduler.at(when, self._actor, self._turn, when)
+
+    def _plan(self) -> None:
+        if self.is_dead:
+            return
+        if self._ready:
+            self._turn_at(self._turn_delay())
+        elif self._timers:
+            when = self._clock.when(self._timers[0][0])
+            self._turn_at(max(when, self._scheduler.now) + self._chance() * self.turn_s[1])
+
+    def _turn(self, when: float) -> None:
+        if when != self._next_turn or self._holds or self.is_dead:
+            return  # planned anew meanwhile
+        self._next_turn = NEVER
+        self._take_due_timers()
+        scheduler = self._scheduler
+        scheduler.running = self
+        set_running_loop(self)
+        try:
+            self._run_ready()
+        finally:
+            set_running_loop(None)
+            scheduler.running = None
+        self._plan()
+
+    def _run_ready(self) -> None:
+        ready = self._ready
+        count = len(ready)
+        self._scheduler.steps += count
+        for _ in range(count):
+            handle = ready.popleft()
+            if handle._cancelled:
+                continue
+            try:
+                handle.run()
+            except Exception as error:  # noqa: BLE001
+                self.call_exception_handler(
+                    {"message": f"exception in callback {handle!r}", "exception": error}
+                )
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001
+                self.owner.loop_raised(self, error)
+            if self.is_dead:
+                return
+
+    def _take_due_timers(self) -> None:
+        timers = self._timers
+        end = self._clock.monotonic() + TIMER_SLACK_S
+        while timers and (timers[0][0] <= end or timers[0][2].cancelled()):
+            handle = heapq.heappop(timers)[2]
+            handle._scheduled = False
+            if handle.cancelled():
+                self._timers_cancelled -= 1
+            else:
+                self._ready.append(handle)
+
+    # ------------------------------------------------------------ tasks and futures
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """Make a future that hashes by a counter."""
+        future: SimulatedFuture[Any] = SimulatedFuture(loop=self)
+        future.number = self._scheduler.next_number()
+        return future
+
+    def create_task(
+        self,
+        coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        **options: Any,
+    ) -> asyncio.Task[T]:
+        """Run a coroutine as a task that hashes by a counter; named by it too if not named."""
+        number = self._scheduler.next_number()
+        if options.get("name") is None:
+            options["name"] = f"Task-{number}"
+        task = SimulatedTask(coro, loop=self, number=number, **options)
+        if self.is_dead:
+            self.late_tasks.append(task)  # by a callback that goes on after its node crashed
+        return task
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., T], *args: Any
+    ) -> asyncio.Future[T]:
+        """Call `func(*args)` after a little while, on this loop; a pause or wedge delays it."""
+        future: asyncio.Future[T] = self.create_future()
+        delay = self._executor_chance.uniform(*self.executor_s)
+        self.call_later(delay, self._execute, future, func, args)
+        return future
+
+    def _execute(
+        self, future: asyncio.Future[Any], func: Callable[..., Any], args: tuple[Any, ...]
+    ) -> None:
+        if future.cancelled():
+            return
+        try:
+            settle(future, func(*args), None)
+        except Exception as error:  # noqa: BLE001
+            settle(future, None, error)
+
+    # ------------------------------------------------------------ the rest of the interface
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Report an error that nobody handles; it fails the run."""
+        if not self.is_dead:
+            self.owner.loop_complained(self, context)
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        """Report as well."""
+        self.call_exception_handler(context)
+
+    def get_debug(self) -> bool:
+        """Never: asyncio's debug mode has costs and messages that depend on real time."""
+        return False
+
+    def is_running(self) -> bool:
+        """Whether this loop's turn is on."""
+        return self._scheduler.running is self
+
+    def is_closed(self) -> bool:
+        """Whether it ran its last turn."""
+        return self.is_dead
+
+    def close(self) -> None:
+        """Run nothing more; what was not run stays referenced until the run ends."""
+        self.is_dead = True
+
+    async def shutdown_asyncgens(self) -> None:
+        """Nothing to do."""
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Nothing to do."""
