@@ -1,1 +1,1 @@
-"""client"""
+"""The client: one journal object a process leads and follows streams with."""

@@ -1,1 +1,1 @@
-"""embedded"""
+"""Clusters inside one process: `memory://NAME` and `file:///directory`."""
