@@ -168,6 +168,21 @@ class SimulatedDisk:
         inode.flips[offset] = inode.flips.get(offset, 0) ^ mask
         self.damage.append(Damage("flip", name, offset, before, inode.read(offset, 1)))
 
+    def flip_some(self, count: int) -> list[Damage]:
+        """Flip single bits at random places of all that is durable; returns what was flipped."""
+        places = [(n, i.durable.size) for n, i in sorted(self.directory.names.items())]
+        places = [(name, size) for name, size in places if size]
+        known = len(self.damage)
+        for _ in range(count if places else 0):
+            name, size = self.chance.choice(places)
+            self.flip(name, self.chance.randrange(size), 1 << self.chance.randrange(8))
+        return self.damage[known:]
+
+    def evict(self) -> None:
+        """Drop clean pages from the cache: what a failed or lying sync lost is gone from reads."""
+        for _, inode in sorted(self.directory.names.items()):
+            inode.evict()
+
     def overwrite(self, name: str, offset: int, data: bytes) -> None:
         """Put other bytes on the platter: a misdirected, stale or lost write."""
         inode = self.directory.find(name)

@@ -80,9 +80,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
         """Run `callback(*args)` in the next turn; only from this loop or from no loop."""
-        running = self._scheduler.running
-        if running is not self and running is not None and not self.is_dead:
-            raise RuntimeError(f"{running!r} must use call_soon_threadsafe on {self!r}")
+        self._check_thread()
         return self.call_soon_threadsafe(callback, *args, context=context)
 
     def call_soon_threadsafe(
@@ -117,6 +115,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """Run `callback(*args)` when `time()` has reached `when`."""
+        self._check_thread()
         handle = SimulatedHandle(callback, args, self, context, when)
         if not self.is_dead:
             handle._scheduled = True
@@ -124,6 +123,11 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             if self._scheduler.running is not self:
                 self._turn_at(self._clock.when(when))
         return handle
+
+    def _check_thread(self) -> None:
+        running = self._scheduler.running
+        if running is not self and running is not None and not self.is_dead:
+            raise RuntimeError(f"{running!r} must use call_soon_threadsafe on {self!r}")
 
     def timer_was_cancelled(self) -> None:
         """Note one timer that will not run, and clear them out when they are many."""
