@@ -1,1 +1,1 @@
-"""cli"""
+"""The `lunalog` command: one file a noun, nothing heavy imported before it is needed."""

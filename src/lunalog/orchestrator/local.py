@@ -18,8 +18,8 @@ A crash at any point leaves a directory with or without a live server; both are 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import os
 import shutil
 import signal
 import subprocess
@@ -124,7 +124,9 @@ class LocalOrchestrator:
         self._masters = ""
         self._servers: dict[str, LocalServer] = {}
         self._tasks = Tasks(runtime)
+        self._looking: asyncio.Task[None] | None = None
         self._naming = asyncio.Lock()
+        self._stopping = asyncio.Event()
 
     async def start(self, cluster: str, master_address: Address) -> None:
         """Adopt what runs below the base directory and begin to look after it."""
@@ -137,7 +139,7 @@ class LocalOrchestrator:
             logger.info("server_adopted", extra={"server": name, "pid": server.adopted.pid})
             if server.adopted.arguments != (self._masters,):
                 await self._end(server)  # it looks for its master where none is any more
-        self._tasks.start(self._look_after(), "local-orchestrator")
+        self._looking = self._tasks.start(self._look_after(), "local-orchestrator")
 
     def _open_base(self, cluster: str) -> list[str]:
         note = self._base / "cluster"
@@ -233,12 +235,14 @@ class LocalOrchestrator:
 
     async def stop(self, end_servers: bool) -> None:
         """Leave the servers alone from now on, or end them all."""
-        await self._tasks.cancel()
+        self._stopping.set()
+        if self._looking is not None:
+            await self._looking  # not cancelled: it may be starting one
         servers = [server for _, server in sorted(self._servers.items())]
         self._servers.clear()
         if end_servers:
-            ends = Tasks(self._runtime)
-            for end in [ends.start(self._end(s), f"end-{s.name}") for s in servers]:
+            ends = [self._tasks.start(self._end(s), f"end-{s.name}") for s in servers]
+            for end in ends:
                 await end
         for server in servers:
             if server.child is not None:
@@ -277,7 +281,7 @@ class LocalOrchestrator:
     async def _look_after(self) -> None:
         """Restart what died, each on its own directory and with backoff."""
         running: dict[str, int] = {}
-        while True:
+        while not self._stopping.is_set():
             for name, server in sorted(self._servers.items()):
                 now, pid = self._runtime.now(), server.pid
                 if pid == 0 and not server.lock.locked():
@@ -291,7 +295,8 @@ class LocalOrchestrator:
                         pid = server.pid or -1
                 if pid:
                     running[name] = pid
-            await asyncio.sleep(POLL_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), POLL_S)
 
     async def _try_start(self, server: LocalServer) -> None:
         async with server.lock:
@@ -300,7 +305,10 @@ class LocalOrchestrator:
             try:
                 await self._start(server)
             except StorageError as error:
-                logger.error("server_start_failed", extra={"server": server.name, "why": str(error)})
+                server.ended(self._runtime.now())
+                logger.error(
+                    "server_start_failed", extra={"server": server.name, "why": str(error)}
+                )
 
     @staticmethod
     async def _blocking(work: Callable[..., Any], *arguments: Any) -> Any:
@@ -321,11 +329,3 @@ def live_servers(base: Path) -> dict[str, int]:
         return {}
     owners = {p.name: live_owner(p / "server.pid") for p in sorted(base.iterdir())}
     return {name: owner.pid for name, owner in owners.items() if owner is not None}
-
-
-def remove_quietly(path: Path) -> None:
-    """Unlink a file that may be gone."""
-    try:
-        os.unlink(path)
-    except OSError as error:
-        logger.debug("unlink_failed", extra={"path": str(path), "why": str(error)})

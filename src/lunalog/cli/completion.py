@@ -1,0 +1,27 @@
+"""`lunalog completion`: tab completion for shells."""
+
+from __future__ import annotations
+
+import click
+
+from lunalog.cli.options import shared
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
+@shared
+@click.pass_context
+def completion_command(ctx: click.Context, shell: str) -> None:
+    """Print a completion script.
+
+    \b
+    bash:  eval "$(lunalog completion bash)"
+    zsh:   eval "$(lunalog completion zsh)"
+    fish:  lunalog completion fish | source
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise click.UsageError(f"no completion for {shell}")
+    click.echo(kind(ctx.find_root().command, {}, "lunalog", "_LUNALOG_COMPLETE").source())

@@ -1,0 +1,142 @@
+"""Exit codes, and how an error becomes one: the only place that knows.
+
+Codes of errors are in `errors.py` (`exit_code`); docs/cli.md lists them all.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+import traceback
+from typing import Final
+
+import click
+
+from lunalog.errors import (
+    BadAddressError,
+    DirectoryLockedError,
+    DiskFullError,
+    LunalogError,
+    MasterUnavailableError,
+    MetadataLostError,
+    NotEnoughServersError,
+    NotLeaderError,
+    OutcomeUnknownError,
+    ServerUnavailableError,
+    StorageError,
+    StreamExistsError,
+    StreamNotFoundError,
+    TruncatedError,
+    UnsupportedVersionError,
+    UsageError,
+    WrongClusterError,
+)
+
+OK: Final = 0
+ERROR: Final = 1
+USAGE: Final = 2
+NOT_FOUND: Final = 3
+CONFLICT: Final = 4
+UNAVAILABLE: Final = 5
+OUTCOME_UNKNOWN: Final = 6
+UNHEALTHY: Final = 10
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+
+TABLE: Final = """\
+0 ok; 1 error; 2 usage; 3 not found; 4 not leader or conflict; 5 unavailable; 6 outcome unknown;
+10 unhealthy; 128+N ended by signal N (130: Ctrl-C)."""
+
+NEXT: Final[dict[type[LunalogError], str]] = {
+    BadAddressError: "use lunalog://HOST:PORT[,HOST:PORT], file:///DIRECTORY or memory://NAME",
+    StreamNotFoundError: "`lunalog ls` lists the streams, `lunalog create` makes one",
+    StreamExistsError: "choose another name, or `--exist-ok`",
+    TruncatedError: "read from its start: `lunalog info` shows it",
+    NotLeaderError: "wait for it with `--wait`, or ask it to hand over: `lunalog transfer`",
+    MasterUnavailableError: (
+        "is it running, and is the address right (`--cluster`, LUNALOG_URL)? "
+        "`lunalog dev up --detach` starts a cluster on this machine"
+    ),
+    NotEnoughServersError: "`lunalog servers ls` shows who lives, `lunalog servers scale` adds some",
+    ServerUnavailableError: "`lunalog servers ls` shows who lives; try again",
+    OutcomeUnknownError: "read the tail of the stream before you append it again",
+    DirectoryLockedError: "end that process or choose another directory",
+    DiskFullError: "free space, or `lunalog truncate` what is not needed",
+    WrongClusterError: "check the address and the data directory",
+    UnsupportedVersionError: "install the same release on both sides",
+    MetadataLostError: "see docs/operations.md before anything is written",
+}
+"""What to do next, by the most specific class."""
+
+
+class CommandError(LunalogError):
+    """A command failed for a reason of its own, with an exit code of its own."""
+
+    code = "command"
+
+    def __init__(self, message: str, exit_code: int = ERROR) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]
+
+
+class TerminatedError(BaseException):
+    """A signal asked this process to end."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+def from_os_error(error: OSError, what: str) -> LunalogError:
+    """Map an error of the operating system, for `what` was tried."""
+    reason = error.strerror or str(error)
+    if error.errno == errno.EADDRINUSE:
+        return UsageError(
+            f"{what}: the address is in use; nothing was started; choose another --port, "
+            "or end the process that listens there"
+        )
+    if error.errno in (errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM):
+        return UsageError(f"{what}: {reason}; nothing was started; choose another address or path")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(f"{what}: {reason}")
+    return StorageError(f"{what}: {reason}")
+
+
+def describe(error: LunalogError) -> str:
+    """Return what failed; what is known of the effect; what to do next."""
+    parts = [str(error).rstrip(". ") or error.code]
+    is_told = any(word in parts[0] for word in ("may ", "unknown", "nothing was", "not sent"))
+    if error.maybe_applied and not is_told:
+        parts.append("it may have taken effect all the same")
+    if "; " not in parts[0] or (error.maybe_applied and not is_told):
+        for kind in type(error).__mro__:
+            if kind in NEXT:
+                parts.append(NEXT[kind])
+                break
+    return "; ".join(parts)
+
+
+def report(error: BaseException, *, verbose: int, as_json: bool) -> int:
+    """Print an error on stderr and return its exit code."""
+    if verbose >= 2:
+        traceback.print_exception(error, file=sys.stderr)
+    if not isinstance(error, LunalogError):
+        text = f"{type(error).__name__}: {error}"
+        click.echo(
+            f"error: {text}; this is a bug in lunalog, what it did is not known; "
+            "run it again with -vv for the traceback",
+            err=True,
+        )
+        return ERROR
+    if as_json:
+        row = {
+            "error": error.code,
+            "message": describe(error),
+            "maybe_applied": error.maybe_applied,
+            "exit_code": error.exit_code,
+        }
+        click.echo(json.dumps(row), err=True)
+    else:
+        click.echo(f"error: {describe(error)}", err=True)
+    return error.exit_code

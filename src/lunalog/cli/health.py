@@ -1,0 +1,83 @@
+"""`lunalog health`: is all well, for people and scripts."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lunalog.cli import exits
+from lunalog.cli.options import Settings, shared
+from lunalog.cli.render import show_one, show_table
+from lunalog.cli.running import LONG_S, connected, note, run
+from lunalog.errors import AvailabilityError, LunalogError
+
+if TYPE_CHECKING:
+    from lunalog.wire.messages import Health
+
+POLL_S = 0.5
+
+
+@click.command("health")
+@click.option(
+    "--wait",
+    "--exit-when-healthy",
+    "wait",
+    is_flag=True,
+    help="Ask until all is well, but not longer than --timeout.",
+)
+@shared
+@click.pass_obj
+def health_command(settings: Settings, wait: bool) -> int:
+    """Print what is wrong; exit 0 if all is well, 10 if not, 5 if no master answers."""
+    found = run(settings, _wait(settings) if wait else _once(settings))
+    rows = [("error", text) for text in found.errors]
+    rows += [("warning", text) for text in found.warnings]
+    if settings.is_json:
+        show_one(settings, health_row(found))
+    elif rows:
+        show_table(("severity", "finding"), rows)
+    else:
+        click.echo("healthy: " + ", ".join(f"{v} {k}" for k, v in sorted(found.numbers.items())))
+    return exits.UNHEALTHY if rows else exits.OK
+
+
+def health_row(found: Health) -> dict[str, Any]:
+    """Return the fields of a health report."""
+    return {
+        "healthy": not (found.errors or found.warnings),
+        "errors": list(found.errors),
+        "warnings": list(found.warnings),
+        "numbers": found.numbers,
+    }
+
+
+async def _once(settings: Settings) -> Health:
+    async with asyncio.timeout(settings.timeout or LONG_S), connected(settings) as journal:
+        return await journal.health()
+
+
+async def _wait(settings: Settings) -> Health:
+    """Ask until all is well; returns or raises what was found last when the time is over."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + (settings.timeout or float("inf"))
+    brief = Settings(settings.cluster, settings.output, 2.0, settings.verbose)
+    said = ""
+    while True:
+        found: Health | LunalogError
+        try:
+            found = await _once(brief)
+            if not (found.errors or found.warnings):
+                return found
+            state = "; ".join((*found.errors, *found.warnings))
+        except AvailabilityError as error:
+            found, state = error, str(error)
+        if state != said:
+            note(f"not yet: {state}")
+            said = state
+        if loop.time() + POLL_S > deadline:
+            if isinstance(found, LunalogError):
+                raise found
+            return found
+        await asyncio.sleep(POLL_S)

@@ -1,0 +1,104 @@
+"""`lunalog lead STREAM -- CMD`: a lock with a fence token, for shells."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import click
+
+from lunalog.cli import exits
+from lunalog.cli.leading import leading
+from lunalog.cli.options import Settings, shared
+from lunalog.cli.running import connected, note, peer_name, run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@click.command("lead", options_metavar="[OPTIONS]")
+@click.argument("stream")
+@click.argument("command", nargs=-1, required=True, metavar="-- CMD...")
+@click.option("--no-wait", is_flag=True, help="Exit 4 at once if another leads.")
+@click.option("--peer", metavar="NAME", help="Name to lead under.  [default: lead-HOST-PID]")
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between SIGTERM and SIGKILL.",
+)
+@shared
+@click.pass_obj
+def lead_command(
+    settings: Settings,
+    /,
+    *,
+    stream: str,
+    command: tuple[str, ...],
+    no_wait: bool,
+    peer: str | None,
+    grace: float,
+) -> int:
+    """Wait for leadership of STREAM, run CMD while it lasts, and exit with its code.
+
+    CMD finds LUNALOG_STREAM and LUNALOG_EPOCH in its environment: the epoch is a fence token that only
+    grows, for whoever it writes to.  When the epoch is lost CMD and its process group are ended
+    (SIGTERM, then SIGKILL), and the exit code is 4.
+
+    \b
+    lunalog lead backups -- ./backup.sh --full
+    """
+
+    async def body() -> int:
+        async with (
+            connected(settings, peer or peer_name("lead")) as journal,
+            leading(settings, journal, stream, wait=not no_wait) as writer,
+        ):
+            note(f"leading {stream} in epoch {writer.epoch}")
+            environment = {
+                **os.environ,
+                "LUNALOG_STREAM": stream,
+                "LUNALOG_EPOCH": str(writer.epoch),
+                "LUNALOG_URL": settings.cluster,
+            }
+            return await run_child(command, environment, grace)
+
+    return run(settings, body())
+
+
+async def run_child(command: Sequence[str], environment: dict[str, str], grace: float) -> int:
+    """Run a process group to its end; a cancellation ends it first.  Returns its exit code."""
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *command, env=environment, start_new_session=True
+        )
+    except OSError as error:
+        raise exits.CommandError(
+            f"cannot run {command[0]}: {error.strerror or error}; nothing was run",
+            127 if isinstance(error, FileNotFoundError) else 126,
+        ) from error
+    try:
+        code = await child.wait()
+    except asyncio.CancelledError:
+        await end_group(child, grace)
+        raise
+    return code if code >= 0 else 128 - code
+
+
+async def end_group(child: asyncio.subprocess.Process, grace: float) -> None:
+    """SIGTERM to the group, SIGKILL after the grace; returns when the child is reaped."""
+    _signal_group(child.pid, signal.SIGTERM)
+    for seconds in (grace, None):
+        with contextlib.suppress(TimeoutError, asyncio.CancelledError):  # a second Ctrl-C: at once
+            await asyncio.wait_for(child.wait(), seconds)
+        _signal_group(child.pid, signal.SIGKILL)  # also what the child left behind in its group
+
+
+def _signal_group(group: int, signum: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signum)

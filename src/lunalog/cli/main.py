@@ -1,0 +1,131 @@
+"""The command tree, and the one place where errors end."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from lunalog import __version__
+from lunalog.cli import exits
+from lunalog.cli.options import Settings, shared
+from lunalog.errors import LunalogError
+
+COMMANDS: dict[str, str] = {
+    "append": "append",
+    "completion": "completion",
+    "config": "config",
+    "create": "streams",
+    "delete": "streams",
+    "dev": "dev",
+    "health": "health",
+    "history": "streams",
+    "info": "streams",
+    "lead": "lead",
+    "ls": "streams",
+    "master": "nodes",
+    "read": "read",
+    "server": "nodes",
+    "servers": "servers",
+    "transfer": "roles",
+    "truncate": "streams",
+    "watch": "roles",
+}
+"""Command -> module of this room that holds it; imported when it is needed."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when somebody asks for the command."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, sorted."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        module = COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        found = importlib.import_module(f"lunalog.cli.{module}")
+        command: click.Command = getattr(found, f"{cmd_name}_command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name what was probably meant when there is no such command."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            if not near:
+                raise
+            raise click.UsageError(
+                f"no such command {args[0]!r}; did you mean {near[0]!r}?", ctx
+            ) from error
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=f"Exit codes: {exits.TABLE}",
+)
+@click.version_option(__version__, prog_name="lunalog")
+@functools.partial(shared, environment=True)
+def root_command() -> None:
+    """Replicated single-write journals: one leader appends, many followers read."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; every error ends here as a message on stderr."""
+    settings = Settings()
+    try:
+        code = _invoke(arguments, settings)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, click.Abort):
+        code = exits.INTERRUPTED
+    except exits.TerminatedError as error:
+        code = 128 + error.signum
+    except BrokenPipeError:
+        code = exits.BROKEN_PIPE
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except LunalogError as error:
+        code = exits.report(error, verbose=settings.verbose, as_json=settings.is_json)
+    except OSError as error:
+        mapped = exits.from_os_error(error, "this command")
+        code = exits.report(mapped, verbose=settings.verbose, as_json=settings.is_json)
+    except Exception as error:  # noqa: BLE001  the last stop of all errors
+        code = exits.report(error, verbose=settings.verbose, as_json=settings.is_json)
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+    if code == exits.BROKEN_PIPE:
+        _drop_stdout()
+    return code
+
+
+def _invoke(arguments: Sequence[str] | None, settings: Settings) -> int:
+    result: Any = root_command.main(
+        args=None if arguments is None else list(arguments),
+        prog_name="lunalog",
+        standalone_mode=False,
+        obj=settings,
+    )
+    return result if isinstance(result, int) else exits.OK
+
+
+def _drop_stdout() -> None:
+    """Keep the interpreter from complaining about a pipe that nobody reads."""
+    with contextlib.suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)

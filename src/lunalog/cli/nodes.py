@@ -1,0 +1,267 @@
+"""`lunalog master` and `lunalog server`: the processes of a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lunalog.cli import exits
+from lunalog.cli.options import Settings, shared
+from lunalog.errors import BadAddressError, UsageError
+
+if TYPE_CHECKING:
+    from lunalog.orchestrator.process import PidFile
+    from lunalog.runtime import Address, SystemRuntime
+
+logger = logging.getLogger("lunalog.cli")
+
+
+def process_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of every long-running process."""
+    options = (
+        click.option("--config", type=click.Path(path_type=Path), help="Settings file (TOML)."),
+        click.option(
+            "--pid-file",
+            type=click.Path(path_type=Path),
+            help="Write and lock this file while the process lives.",
+        ),
+        click.option(
+            "--lifeline",
+            type=click.IntRange(min=0),
+            metavar="FD",
+            help="End when the other side of this inherited pipe closes.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command("server")
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Data directory; made if it is not there.",
+)
+@click.option(
+    "--masters",
+    metavar="HOST:PORT[,...]",
+    envvar="LUNALOG_MASTERS",
+    default="127.0.0.1:7600",
+    show_default=True,
+    help="Where the master listens.",
+)
+@click.option("--name", help="Name of the server.  [default: drawn once, kept in the directory]")
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port.  [default: any free one]")
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Where it stands (host=a, rack=7): copies are spread over labels.",
+)
+@process_options
+@shared
+@click.pass_obj
+def server_command(
+    settings: Settings,
+    /,
+    *,
+    data: Path,
+    masters: str,
+    config: Path | None,
+    pid_file: Path | None,
+    lifeline: int | None,
+    **flags: Any,
+) -> None:
+    """Run a journal server: it keeps events on its disk.
+
+    SIGTERM and Ctrl-C finish what is queued and end it with code 0.
+    """
+    from lunalog.config import ServerConfig, load
+
+    flags["labels"] = flags["labels"] or None
+    for label in flags["labels"] or ():
+        if "=" not in label:
+            raise UsageError(f"label {label!r} is not KEY=VALUE; nothing was started")
+    chosen = load(ServerConfig, file=config, environment=os.environ, flags=flags)
+    addresses = parse_addresses(masters)
+
+    async def start(runtime: SystemRuntime) -> Node:
+        from lunalog.server import JournalServer
+        from lunalog.storage.files import SystemDisk
+
+        server = JournalServer(runtime, SystemDisk(data), addresses, chosen)
+        await server.start()
+        line = {"server": server.name, "address": show(server.address), "data": str(data)}
+        return Node("server_started", line, server.stop, server.wait_left)
+
+    run_node(settings, start, pid_file, lifeline, (masters,))
+
+
+@click.command("master")
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Directory of the metadata; made if it is not there.",
+)
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port.  [default: 7600]")
+@click.option(
+    "--servers",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Keep N journal servers alive on this machine (at the first start; later: "
+    "`lunalog servers scale`).  [default: start none]",
+)
+@click.option(
+    "--servers-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where those servers live.  [default: DATA/servers]",
+)
+@process_options
+@shared
+@click.pass_obj
+def master_command(
+    settings: Settings,
+    /,
+    *,
+    data: Path,
+    servers_dir: Path | None,
+    config: Path | None,
+    pid_file: Path | None,
+    lifeline: int | None,
+    **flags: Any,
+) -> None:
+    """Run the master: it knows streams, leaders and servers.
+
+    With --servers it also runs journal servers as processes.  They outlive it; the next master on
+    the same directory adopts them.
+    """
+    from lunalog.config import MasterConfig, load
+
+    chosen = load(MasterConfig, file=config, environment=os.environ, flags=flags)
+    data.mkdir(parents=True, exist_ok=True)
+    base = servers_dir or data / "servers"
+
+    async def start(runtime: SystemRuntime) -> Node:
+        from lunalog.master import Master, SqliteStore
+        from lunalog.orchestrator.local import LocalOrchestrator
+
+        wanted = chosen.servers is not None
+        orchestrator = LocalOrchestrator(runtime, base, lifeline=lifeline) if wanted else None
+        store = SqliteStore(data / "metadata.sqlite", runtime)
+        master = Master(runtime, store, chosen, orchestrator)
+        await master.start()
+        line = {"address": show(master.address), "cluster": master.cluster, "data": str(data)}
+        return Node("master_started", line, master.stop)
+
+    run_node(settings, start, pid_file, lifeline)
+
+
+def parse_addresses(text: str) -> list[Address]:
+    """Read `host:port,host:port`."""
+    found: list[Address] = []
+    for part in filter(None, text.split(",")):
+        host, colon, port = part.strip().rpartition(":")
+        if not (colon and host and port.isdigit() and 0 < int(port) < 65536):
+            raise BadAddressError(f"{part!r} is not HOST:PORT; nothing was started")
+        found.append((host.strip("[]"), int(port)))
+    if not found:
+        raise BadAddressError("no master address; nothing was started; use --masters HOST:PORT")
+    return found
+
+
+def show(address: Address) -> str:
+    """Return an address as people write it."""
+    return f"{address[0]}:{address[1]}"
+
+
+class Node:
+    """A started node: what to say of it, and how it ends."""
+
+    def __init__(
+        self,
+        event: str,
+        line: dict[str, Any],
+        stop: Callable[[], Awaitable[None]],
+        left: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self.event = event
+        self.line = line
+        self.stop = stop
+        self.left = left
+
+
+def run_node(
+    settings: Settings,
+    start: Callable[[SystemRuntime], Awaitable[Node]],
+    pid_file: Path | None,
+    lifeline: int | None,
+    arguments: tuple[str, ...] = (),
+) -> None:
+    """Run one node until it is told to end, on a loop of its own."""
+    from lunalog.cli.logs import configure_logging
+    from lunalog.cli.running import loop_factory
+    from lunalog.orchestrator.process import PidFile
+
+    configure_logging(settings.verbose, default=logging.INFO)
+    held = PidFile(pid_file) if pid_file is not None else None
+    if held is not None:
+        held.take(arguments)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_serve(start, held, lifeline))
+
+
+async def _serve(
+    start: Callable[[SystemRuntime], Awaitable[Node]], held: PidFile | None, lifeline: int | None
+) -> None:
+    from lunalog.orchestrator.process import watch_lifeline
+    from lunalog.runtime import SystemRuntime, Tasks
+
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(signum, stopping.set)
+    if lifeline is not None:
+        watch_lifeline(lifeline, lambda: _wake(loop, stopping))
+    runtime = SystemRuntime()
+    try:
+        node = await start(runtime)
+    except OSError as error:
+        raise exits.from_os_error(error, "cannot start") from error
+    logger.info(node.event, extra={**node.line, "pid": os.getpid()})
+    gc.collect()
+    gc.freeze()
+    tasks = Tasks(runtime)
+    if node.left is not None:
+        _ = tasks.start(_then(node.left, stopping), "told-to-leave")
+    await stopping.wait()
+    await tasks.cancel()
+    await node.stop()
+    if held is not None:
+        held.release()
+    logger.info(node.event.replace("started", "stopped"), extra=node.line)
+
+
+def _wake(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+    """Set an event from another thread; a loop that is closed is about to be gone anyway."""
+    with contextlib.suppress(RuntimeError):
+        _ = loop.call_soon_threadsafe(stopping.set)
+
+
+async def _then(left: Callable[[], Awaitable[None]], stopping: asyncio.Event) -> None:
+    await left()
+    stopping.set()

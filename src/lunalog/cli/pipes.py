@@ -1,0 +1,110 @@
+"""Standard input and output beside the event loop, in big pieces and bounded.
+
+Each has a daemon thread of its own: a pool thread that hangs in a read of a terminal would keep the
+process from ending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import threading
+from collections.abc import AsyncIterator
+
+CHUNK_BYTES = 256 * 1024
+CHUNKS_MAX = 8
+"""Chunks that wait between the thread and the loop."""
+
+
+class InputPump:
+    """Reads a descriptor ahead of who processes it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._loop = asyncio.get_running_loop()
+        self._chunks: asyncio.Queue[bytes | OSError] = asyncio.Queue()
+        self._room = threading.Semaphore(CHUNKS_MAX)
+        threading.Thread(target=self._pump, name="lunalog-stdin", daemon=True).start()
+
+    def _pump(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads any more
+            while True:
+                self._room.acquire()
+                try:
+                    chunk: bytes | OSError = os.read(self._fd, CHUNK_BYTES)
+                except OSError as error:
+                    chunk = error
+                self._loop.call_soon_threadsafe(self._chunks.put_nowait, chunk)
+                if not chunk or isinstance(chunk, OSError):
+                    return
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield what was read until the end of the input; raises its `OSError`."""
+        while True:
+            chunk = await self._chunks.get()
+            self._room.release()
+            if isinstance(chunk, OSError):
+                raise chunk
+            if not chunk:
+                return
+            yield chunk
+
+
+class OutputPump:
+    """Writes to a descriptor behind who produces; a reader that stops slows the producer down."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._loop = asyncio.get_running_loop()
+        self._chunks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._room = asyncio.Semaphore(CHUNKS_MAX)
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        threading.Thread(target=self._pump, name="lunalog-stdout", daemon=True).start()
+
+    def _pump(self) -> None:
+        error: OSError | None = None
+        try:
+            while chunk := self._chunks.get():
+                rest = memoryview(chunk)
+                while rest:
+                    rest = rest[os.write(self._fd, rest) :]
+                self._loop.call_soon_threadsafe(self._room.release)
+        except OSError as raised:
+            error = raised
+        except RuntimeError:
+            return  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._end, error)
+
+    def _end(self, error: OSError | None) -> None:
+        if self._ended.done():
+            return
+        if error is None:
+            self._ended.set_result(None)
+        else:
+            self._ended.set_exception(error)
+        for _ in range(CHUNKS_MAX):
+            self._room.release()
+
+    async def write(self, chunk: bytes) -> None:
+        """Queue a chunk; raises the `OSError` of an earlier one (`BrokenPipeError`)."""
+        if chunk:
+            await self._room.acquire()
+            self.check()
+            self._chunks.put(chunk)
+
+    def check(self) -> None:
+        """Raise the error of an earlier write."""
+        if self._ended.done():
+            self._ended.result()
+
+    async def broken(self) -> None:
+        """Wait until writing fails, and raise why."""
+        await asyncio.shield(self._ended)
+
+    async def close(self) -> None:
+        """Wait until all is written; raises `OSError`."""
+        self._chunks.put(b"")
+        await asyncio.shield(self._ended)

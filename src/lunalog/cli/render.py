@@ -1,0 +1,124 @@
+"""Print rows: aligned columns (rich on a terminal where it is installed), JSON, or JSON lines."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from lunalog.cli.options import Settings
+
+Row = Mapping[str, Any]
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def show_rows(settings: Settings, rows: Iterable[Row], columns: Sequence[str]) -> None:
+    """Print a list: `columns` of each row as a table, or whole rows as JSON."""
+    found = list(rows)
+    if settings.output == "json":
+        click.echo(json.dumps(found, indent=2, default=_plain))
+    elif settings.output == "jsonl":
+        for row in found:
+            click.echo(json.dumps(row, default=_plain))
+    else:
+        cells = [[text(row.get(column)) for column in columns] for row in found]
+        show_table([c.replace("_", " ") for c in columns], cells)
+
+
+def show_one(settings: Settings, row: Row) -> None:
+    """Print one thing: a field a line, or a JSON object."""
+    if settings.output == "json":
+        click.echo(json.dumps(row, indent=2, default=_plain))
+    elif settings.output == "jsonl":
+        click.echo(json.dumps(row, default=_plain))
+    else:
+        width = max(map(len, row), default=0)
+        for key, value in row.items():
+            click.echo(f"{key.replace('_', ' '):{width}}  {text(value)}")
+
+
+def show_table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    """Print aligned columns; numbers to the right."""
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR") and _rich_table(headers, cells):
+        return
+    for line in plain_table(headers, cells):
+        click.echo(line)
+
+
+def plain_table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table without any decoration."""
+    table = [[h.upper() for h in headers], *cells]
+    widths = [max(len(row[i]) for row in table) for i in range(len(headers))]
+    rights = [_is_number_column([row[i] for row in cells]) for i in range(len(headers))]
+    return [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, rights, strict=True)
+        ).rstrip()
+        for row in table
+    ]
+
+
+def _is_number_column(cells: Sequence[str]) -> bool:
+    return bool(cells) and all(c in ("", "-") or c[0].isdigit() for c in cells)
+
+
+def _rich_table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> bool:
+    try:
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        return False
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for i, header in enumerate(headers):
+        right = _is_number_column([row[i] for row in cells])
+        table.add_column(header, justify="right" if right else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+    return True
+
+
+def text(value: Any) -> str:
+    """Return a value as people read it in a table."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime.datetime):
+        return value.astimezone().isoformat(sep=" ", timespec="seconds")
+    if isinstance(value, list | tuple):
+        return ", ".join(text(v) for v in value) or "-"
+    return str(value)
+
+
+def size(count: int) -> str:
+    """Return a number of bytes with its unit."""
+    value = float(count)
+    for unit in UNITS:
+        if value < 1024 or unit == UNITS[-1]:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError  # not reached: the last unit takes all
+
+
+def moment(microseconds: int) -> datetime.datetime | None:
+    """Return a stamp of the journal as a time; none for 0."""
+    if not microseconds:
+        return None
+    return datetime.datetime.fromtimestamp(microseconds / 1e6, datetime.UTC)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime.datetime):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.hex()
+    return str(value)

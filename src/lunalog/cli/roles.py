@@ -1,0 +1,49 @@
+"""`lunalog watch` and `lunalog transfer`: who leads."""
+
+from __future__ import annotations
+
+import datetime
+import json
+
+import click
+
+from lunalog.cli.options import Settings, shared
+from lunalog.cli.running import ask, connected, note, run
+from lunalog.types import RoleState
+
+
+@click.command("watch")
+@click.argument("stream")
+@shared
+@click.pass_obj
+def watch_command(settings: Settings, stream: str) -> None:
+    """Print each change of leadership, until Ctrl-C."""
+
+    async def body() -> None:
+        async with connected(settings) as journal:
+            async for state in journal.observe_state(stream, candidate=False):
+                click.echo(show_state(settings, stream, state))
+
+    run(settings, body())
+
+
+def show_state(settings: Settings, stream: str, state: RoleState) -> str:
+    """Return one line for a change of leadership."""
+    now = datetime.datetime.now(datetime.UTC).astimezone()
+    leader = state.leader.name if state.leader is not None else None
+    if settings.is_json:
+        row = {"at": now.isoformat(), "stream": stream, "epoch": state.epoch, "leader": leader}
+        return json.dumps(row)
+    text = f"led by {leader}" if leader is not None else "no leader"
+    return f"{now:%H:%M:%S}.{now.microsecond // 1000:03}  {stream}  epoch {state.epoch}  {text}"
+
+
+@click.command("transfer")
+@click.argument("stream")
+@click.option("--to", metavar="PEER", help="Who shall lead next.  [default: any other candidate]")
+@shared
+@click.pass_obj
+def transfer_command(settings: Settings, stream: str, to: str | None) -> None:
+    """Ask the leader of STREAM to hand over: it stops taking appends, drains, and resigns."""
+    ask(settings, f"transfer {stream}", lambda journal: journal.transfer(stream, to=to))
+    note(f"{stream}: hand-over{f' to {to}' if to else ''} is under way; `lunalog watch` shows it")

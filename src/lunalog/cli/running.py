@@ -1,0 +1,140 @@
+"""Run a command's coroutine: event loop, signals, time limit, connection, logging."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lunalog.cli.exits import TerminatedError
+from lunalog.cli.options import Settings
+from lunalog.errors import DeadlineExceededError
+
+if TYPE_CHECKING:
+    from lunalog import SingleWriteJournal
+
+T = TypeVar("T")
+LONG_S = 10.0
+"""Default time limit of one question to the cluster."""
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's factory where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def run(settings: Settings, work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` to its end; Ctrl-C, SIGTERM and a closed terminal cancel it first.
+
+    Raises `KeyboardInterrupt` or `TerminatedError` after it was cancelled.
+    """
+    from lunalog.cli.logs import configure_logging
+
+    configure_logging(settings.verbose)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_until_signal(work))
+
+
+async def _until_signal(work: Coroutine[Any, Any, T]) -> T:
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    got: list[int] = []
+
+    def stop(signum: int) -> None:
+        got.append(signum)
+        if task is not None:
+            task.cancel()
+
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(signum, stop, signum)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if got:
+            raise TerminatedError(got[0]) from None
+        raise
+    finally:
+        for signum in (signal.SIGTERM, signal.SIGHUP):
+            loop.remove_signal_handler(signum)
+
+
+@contextlib.asynccontextmanager
+async def time_limit(settings: Settings, what: str) -> AsyncIterator[None]:
+    """Raise `DeadlineExceededError` when the body takes longer than `--timeout`."""
+    seconds = settings.timeout or LONG_S
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            yield
+    except DeadlineExceededError:
+        raise
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise DeadlineExceededError(
+            f"{what}: no answer from {settings.cluster} within {seconds:g} s"
+        ) from None
+
+
+def peer_name(command: str) -> str:
+    """Return the name by which a command shows up as leader or candidate."""
+    host = "".join(c if c.isalnum() or c in ".-_" else "-" for c in socket.gethostname())
+    return f"{command}-{host[:40]}-{os.getpid()}"
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    settings: Settings, peer: str | None = None
+) -> AsyncIterator[SingleWriteJournal]:
+    """Connect to the cluster for the time of the body."""
+    from lunalog import SingleWriteJournal
+
+    journal = SingleWriteJournal.connect(
+        settings.cluster, peer=peer or peer_name("cli"), config=client_config(settings)
+    )
+    async with journal:
+        yield journal
+
+
+def client_config(settings: Settings) -> Any:
+    """Settings of the client: environment, then `--timeout`."""
+    from lunalog.config import ClientConfig, load
+
+    flags: dict[str, Any] = {}
+    if settings.timeout is not None:
+        milliseconds = max(1, round(settings.timeout * 1000))
+        flags = {"operation_timeout_ms": milliseconds, "connect_timeout_ms": milliseconds}
+    return load(ClientConfig, environment=os.environ, flags=flags)
+
+
+def ask(
+    settings: Settings, what: str, question: Callable[[SingleWriteJournal], Coroutine[Any, Any, T]]
+) -> T:
+    """Connect, ask one thing, and return the answer within the time limit."""
+
+    async def body() -> T:
+        async with time_limit(settings, what), connected(settings) as journal:
+            return await question(journal)
+
+    return run(settings, body())
+
+
+def note(text: str) -> None:
+    """Tell people something on stderr; silence is fine if nobody listens."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+logging.getLogger("lunalog").addHandler(logging.NullHandler())

@@ -1,0 +1,66 @@
+"""`lunalog servers ls|scale`: the journal servers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from lunalog.cli.options import Settings, shared
+from lunalog.cli.render import show_rows, size
+from lunalog.cli.running import ask, note
+from lunalog.wire.messages import ServerStatus
+
+
+@click.group("servers")
+def servers_command() -> None:
+    """List journal servers, and say how many there shall be."""
+
+
+@servers_command.command("ls")
+@shared
+@click.pass_obj
+def servers_ls_command(settings: Settings) -> None:
+    """List the servers that the master knows."""
+    listed = ask(settings, "servers ls", lambda journal: journal.servers())
+    columns = ("name", "state", "address", "open", "sealed", "free", "append_rate", "labels")
+    rows = [server_row(server) for server in listed.servers]
+    if not settings.is_json:
+        for row in rows:
+            row["free"] = size(row["free"])
+            row["append_rate"] = size(row["append_rate"]) + "/s"
+    show_rows(settings, rows, columns)
+    if listed.wanted is not None:
+        alive = sum(1 for server in listed.servers if server.state == "alive")
+        note(f"{alive} alive of {listed.wanted} wanted")
+
+
+def server_row(server: ServerStatus) -> dict[str, Any]:
+    """Return the fields of a server."""
+    return {
+        "name": server.address.member.server,
+        "state": server.state,
+        "address": f"{server.address.host}:{server.address.port}",
+        "incarnation": server.address.member.incarnation,
+        "boot": server.boot,
+        "pid": server.pid or None,
+        "open": server.open_segments,
+        "sealed": server.sealed_segments,
+        "free": server.free_bytes,
+        "append_rate": server.append_bytes_per_s,
+        "labels": list(server.labels),
+    }
+
+
+@servers_command.command("scale")
+@click.argument("count", type=click.IntRange(min=0))
+@shared
+@click.pass_obj
+def servers_scale_command(settings: Settings, count: int) -> None:
+    """Keep COUNT servers alive from now on.
+
+    The master starts more, or moves open segments away before it ends some; one whose copies are
+    still needed stays.
+    """
+    ask(settings, "servers scale", lambda journal: journal.scale(count))
+    note(f"{count} servers are wanted; `lunalog servers ls` shows how it goes on")
