@@ -65,7 +65,8 @@ def plain_table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> list[
 
 
 def _is_number_column(cells: Sequence[str]) -> bool:
-    return bool(cells) and all(c in ("", "-") or c[0].isdigit() for c in cells)
+    given = [c for c in cells if c not in ("", "-")]
+    return bool(given) and all(c[0].isdigit() for c in given)
 
 
 def _rich_table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> bool:

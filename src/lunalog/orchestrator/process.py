@@ -122,10 +122,13 @@ class PidFile:
         self._file = file
 
     def release(self) -> None:
-        """Unlock and remove it.  Idempotent."""
+        """Empty and unlock it; it is not removed, or a waiting one would lock a file without a name.
+
+        Idempotent.
+        """
         file, self._file = self._file, None
         if file is not None:
-            self._path.unlink(missing_ok=True)
+            file.truncate(0)
             file.close()
 
 

@@ -1,0 +1,72 @@
+"""Errors to messages and exit codes."""
+
+import errno
+import json
+
+import pytest
+
+from lunalog.cli import exits
+from lunalog.errors import (
+    ConflictError,
+    DeadlineExceededError,
+    DiskFullError,
+    LunalogError,
+    MasterUnavailableError,
+    NotLeaderError,
+    OutcomeUnknownError,
+    StorageError,
+    StreamNotFoundError,
+    UsageError,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (LunalogError("x"), 1),
+        (StorageError("x"), 1),
+        (UsageError("x"), 2),
+        (StreamNotFoundError("x"), 3),
+        (NotLeaderError("x"), 4),
+        (ConflictError("x"), 4),
+        (MasterUnavailableError("x"), 5),
+        (DeadlineExceededError("x"), 5),
+        (OutcomeUnknownError("x"), 6),
+        (exits.CommandError("x", 10), 10),
+    ],
+)
+def test_exit_codes_are_stable(error, code, capsys):
+    assert exits.report(error, verbose=0, as_json=False) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: x")
+    assert "Traceback" not in err
+
+
+def test_a_message_says_what_next_and_what_is_known_of_the_effect():
+    assert "lunalog ls" in exits.describe(StreamNotFoundError("no stream 'a'"))
+    assert "may have taken effect" in exits.describe(DeadlineExceededError("delete a: no answer"))
+    told = exits.describe(MasterUnavailableError("no master; nothing was changed"))
+    assert "may have" not in told
+
+
+def test_json_errors_and_tracebacks(capsys):
+    exits.report(NotLeaderError("x is led by y"), verbose=0, as_json=True)
+    row = json.loads(capsys.readouterr().err)
+    assert (row["error"], row["exit_code"], row["maybe_applied"]) == ("not_leader", 4, False)
+    try:
+        raise ZeroDivisionError("oops")
+    except ZeroDivisionError as error:
+        assert exits.report(error, verbose=2, as_json=False) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_errors_of_the_operating_system_are_typed():
+    def mapped(number):
+        return exits.from_os_error(OSError(number, "why"), "start")
+
+    assert isinstance(mapped(errno.EADDRINUSE), UsageError)
+    assert "in use" in str(mapped(errno.EADDRINUSE))
+    assert isinstance(mapped(errno.EACCES), UsageError)
+    assert isinstance(mapped(errno.ENOSPC), DiskFullError)
+    assert isinstance(mapped(errno.EIO), StorageError)

@@ -1,0 +1,145 @@
+"""Parsing, help, and what a help costs."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lunalog.cli import main as tree
+from lunalog.cli.main import COMMANDS, main, root_command
+from lunalog.cli.options import Settings
+
+HEAVY = ("uvloop", "rich", "sqlite3", "crc32c", "lunalog.client", "lunalog.server")
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster(monkeypatch):
+    monkeypatch.delenv("LUNALOG_URL", raising=False)
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom lunalog.cli.main import main\n"
+        "assert main(['--help']) == 0\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20
+    )
+    assert done.stderr.strip() == "[]"
+    assert "append" in done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_has_help(name, capsys):
+    assert main([name, "--help"]) == 0
+    assert "Usage: lunalog" in capsys.readouterr().out
+
+
+def test_shared_options_stand_before_or_behind_the_command(monkeypatch):
+    seen = []
+    monkeypatch.setenv("LUNALOG_URL", "lunalog://env:1")
+
+    def ask(settings, what, question):
+        seen.append((settings.cluster, settings.output, settings.timeout))
+        return []
+
+    import lunalog.cli.streams as streams
+
+    monkeypatch.setattr(streams, "ask", ask)
+    assert main(["ls"]) == 0
+    assert main(["--cluster", "lunalog://a:1", "-o", "json", "ls"]) == 0
+    assert main(["--cluster", "lunalog://a:1", "ls", "--cluster", "lunalog://b:1"]) == 0
+    assert main(["ls", "--timeout", "2"]) == 0
+    assert seen == [
+        ("lunalog://env:1", "table", None),
+        ("lunalog://a:1", "json", None),
+        ("lunalog://b:1", "table", None),
+        ("lunalog://env:1", "table", 2.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["read"],
+        ["read", "s", "--null", "-f", "%p"],
+        ["read", "s", "--to", "3", "-n", "3"],
+        ["read", "s", "-f", "%x"],
+        ["append", "s", "--null", "--length-prefixed"],
+        ["ls", "--timeout", "0"],
+        ["ls", "-o", "yaml"],
+        ["server", "--data", "/tmp/x", "--masters", "nowhere"],
+        ["server", "--data", "/tmp/x", "--label", "rack"],
+        ["lead", "s"],
+    ],
+)
+def test_what_makes_no_sense_is_usage(arguments, capsys):
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "rror: " in err
+    assert "Traceback" not in err
+
+
+def test_a_misspelt_command_is_guessed(capsys):
+    assert main(["apend"]) == 2
+    assert "did you mean 'append'" in capsys.readouterr().err
+
+
+def test_a_command_ends_with_the_code_it_returns(monkeypatch):
+    monkeypatch.setattr(root_command, "main", lambda **_: 10)
+    assert main([]) == 10
+
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(root_command, "main", interrupted)
+    assert main([]) == 130
+
+
+def test_a_bug_is_told_as_one_without_traceback(monkeypatch, capsys):
+    def broken(**_):
+        raise RuntimeError("oops")
+
+    monkeypatch.setattr(root_command, "main", broken)
+    assert main([]) == 1
+    err = capsys.readouterr().err
+    assert "bug" in err
+    assert "Traceback" not in err
+
+
+def test_settings_defaults():
+    assert Settings().cluster == "lunalog://127.0.0.1:7600"
+    assert tree.root_command.name == "root"
+
+
+def test_config_show_names_the_source(monkeypatch, capsys, tmp_path):
+    file = tmp_path / "lunalog.toml"
+    file.write_text("[master]\nlease_ms = 3000\n")
+    monkeypatch.setenv("LUNALOG_MASTER_PORT", "7700")
+    assert main(["config", "show", "master", "--config", str(file)]) == 0
+    lines = {line.split()[1]: line.split() for line in capsys.readouterr().out.splitlines()}
+    assert lines["lease_ms"][2:] == ["3000", "file", str(file)]
+    assert lines["port"][2:] == ["7700", "environment"]
+    assert lines["heartbeat_ms"][2:] == ["500", "default"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell, capsys):
+    assert main(["completion", shell]) == 0
+    assert "_LUNALOG_COMPLETE" in capsys.readouterr().out
+
+
+def test_help_is_fast():
+    """Processor time, so that a busy machine changes nothing; the best of a few."""
+    code = (
+        "import sys, time\nfrom lunalog.cli.main import main\nmain(['--help'])\n"
+        "print(time.process_time(), file=sys.stderr)"
+    )
+    took = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr)
+        for _ in range(3)
+    ]
+    assert min(took) < 0.25

@@ -1,0 +1,31 @@
+"""A tiny stand-in for a journal server: takes its pid file, then waits for SIGTERM."""
+
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from lunalog.orchestrator.process import PidFile, watch_lifeline
+
+
+def main() -> int:
+    directory, masters, *rest = sys.argv[1:]
+    if (Path(directory) / "broken").exists():
+        print("error: broken on purpose", file=sys.stderr)
+        return 3
+    held = PidFile(Path(directory) / "server.pid")
+    held.take((masters,))
+    ended = threading.Event()
+    if "--lifeline" in rest:
+        watch_lifeline(int(rest[rest.index("--lifeline") + 1]), ended.set)
+    stubborn = (Path(directory) / "stubborn").exists()
+    signal.signal(signal.SIGTERM, (lambda *_: None) if stubborn else (lambda *_: ended.set()))
+    print("up", file=sys.stderr, flush=True)
+    while not ended.wait(0.02):
+        pass
+    held.release()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
