@@ -209,11 +209,30 @@ class SimulatedDisk:
         if delay is None:
             if error is not None:
                 raise error
-            return effect()
+            result = effect()
+            self.faults.spring_traps(kind)
+            return result
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        loop.call_later(delay, _finish, future, effect, error)
+        loop.call_later(delay, self._finish, kind, future, effect, error)
         return await future
+
+    def _finish(
+        self,
+        kind: str,
+        future: asyncio.Future[Any],
+        effect: Callable[[], Any],
+        error: OSError | None,
+    ) -> None:
+        try:
+            if error is not None:
+                raise error
+            result = effect()
+        except OSError as raised:
+            settle(future, None, raised)
+        else:
+            settle(future, result, None)
+        self.faults.spring_traps(kind)
 
     def record(self, kind: str, name: str, inode: int, offset: int = 0, data: bytes = b"") -> None:
         """Note an effect, if somebody wants them: set `recorded` to a list."""
@@ -238,14 +257,3 @@ class SimulatedDisk:
                 inodes[number].set_size(offset)
             elif kind == "sync":
                 inodes[number].sync(inodes[number].written)
-
-
-def _finish(future: asyncio.Future[Any], effect: Callable[[], Any], error: OSError | None) -> None:
-    try:
-        if error is not None:
-            raise error
-        result = effect()
-    except OSError as raised:
-        settle(future, None, raised)
-    else:
-        settle(future, result, None)

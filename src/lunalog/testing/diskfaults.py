@@ -6,6 +6,7 @@ Source: docs/design.md "Seams"; D1, D2, D3, D11.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -43,6 +44,15 @@ class PlannedError:
 
 
 @dataclass(slots=True)
+class Trap:
+    """Something to do right after the `countdown`-th call of `kinds` (all if empty) from now."""
+
+    action: Callable[[], None]
+    countdown: int
+    kinds: tuple[str, ...]
+
+
+@dataclass(slots=True)
 class DiskFaults:
     """The errors and delays of one disk; change the fields, or plan errors by the methods.
 
@@ -60,6 +70,7 @@ class DiskFaults:
     calls: int = 0
     bites: int = 0
     _planned: list[PlannedError] = field(default_factory=list)
+    _traps: list[Trap] = field(default_factory=list)
     _failing_syncs: int = 0
     _lying_syncs: int = 0
     _stalled_until: float = 0.0
@@ -75,6 +86,13 @@ class DiskFaults:
             times: How many such calls in a row fail.
         """
         self._planned.append(PlannedError(code, number, kinds, times))
+
+    def trap(self, number: int, action: Callable[[], None], *kinds: str) -> None:
+        """Call `action` when the `number`-th call from now is done and its caller not told yet.
+
+        With a node's `crash` as the action this is a crash between a write or sync and its reply.
+        """
+        self._traps.append(Trap(action, number, kinds))
 
     def fail_sync(self, times: int = 1) -> None:
         """Let the next file syncs lose part of their data and raise EIO, once a descriptor.
@@ -95,6 +113,7 @@ class DiskFaults:
     def heal(self) -> None:
         """Forget all planned faults and delays; damage that is done stays."""
         self._planned.clear()
+        self._traps.clear()
         self._failing_syncs = self._lying_syncs = 0
         self._stalled_until = 0.0
         self.slowdown = 1.0
@@ -106,6 +125,15 @@ class DiskFaults:
         self.calls += 1
         error = self._planned_error(kind) if self._planned else None
         return error, self._delay(kind, size)
+
+    def spring_traps(self, kind: str) -> None:
+        """Count one call that is done, and do what waits for it."""
+        for trap in list(self._traps):
+            if not trap.kinds or kind in trap.kinds:
+                trap.countdown -= 1
+                if trap.countdown <= 0 and trap in self._traps:
+                    self._traps.remove(trap)
+                    trap.action()
 
     def tear(self, size: int) -> int:
         """Return where to cut a write in two, or 0."""

@@ -43,6 +43,17 @@ class NetworkSettings:
     connect_timeout_s: float = 10.0
     refuse_rate: float = 0.0
 
+    def redraw(self, chance: random.Random) -> None:
+        """Draw this run's usual network: fast or slow, clean or lossy, wide or narrow."""
+        delay = 10 ** chance.uniform(-4.3, -2.0)
+        self.delay_s = (delay / chance.choice((1.5, 3, 10)), delay)
+        self.slow_rate = chance.choice((0.0, 0.01, 0.1))
+        self.slow_s = 10 ** chance.uniform(-3, -0.5)
+        self.loss_rate = chance.choice((0.0, 0.0, 0.001, 0.02, 0.1))
+        self.fragment_rate = chance.choice((0.0, 0.05, 0.5))
+        self.window_bytes = chance.choice(((1024, 64 * 1024), (64 * 1024, 512 * 1024)))
+        self.refuse_rate = chance.choice((0.0, 0.0, 0.05))
+
 
 class Link:
     """One direction between two hosts."""

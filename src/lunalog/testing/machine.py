@@ -34,6 +34,8 @@ class SimulatedNode:
         node.restart()
 
     Attributes:
+        has_finished: Whether `main` returned.
+        result: What it returned.
         failure: What the process died of by its own doing; None after a crash from outside.
         expects_failure: May be set to say which errors of its process are right, in addition to
             those after an injected disk error.
@@ -49,6 +51,7 @@ class SimulatedNode:
         self.generation = 0
         self.is_running = False
         self.is_paused = False
+        self.has_finished = False
         self.failure: BaseException | None = None
         self.result: Any = None
         self.expects_failure: Callable[[BaseException], bool] = lambda error: False
@@ -84,6 +87,7 @@ class SimulatedNode:
         self._main = main
         self.generation += 1
         self.is_running = True
+        self.has_finished = False
         self.failure = self.result = None
         self._bites_at_start = self._bites()
         self.simulation.network.set_power(self.name, is_up=True)
@@ -98,6 +102,11 @@ class SimulatedNode:
             raise RuntimeError(f"{self.name} was never started")
         self.crash()
         return self.start(self._main)
+
+    @property
+    def can_restart(self) -> bool:
+        """Whether it was started once and has not come to its end since."""
+        return self._main is not None and not self.has_finished
 
     def crash(self, *, power: bool = False) -> None:
         """End the process at once; nothing of it runs any more, `finally` included.
@@ -220,14 +229,17 @@ class SimulatedNode:
         )
 
     async def _run_main(self, main: Main, runtime: SimulatedRuntime) -> None:
+        generation = self.generation
         try:
-            self.result = await main(runtime)
+            result = await main(runtime)
             await cancel_others(asyncio.all_tasks())
         except Exception as error:  # noqa: BLE001
             runtime.fail(error)
             return
-        self.crash()
-        self.on_exit(self)
+        if self.generation == generation:  # else it has failed, and only runs out
+            self.result, self.has_finished = result, True
+            self.crash()
+            self.on_exit(self)
 
     def _end(self, *, power: bool) -> None:
         self.is_running = self.is_paused = False

@@ -384,6 +384,25 @@ def test_a_crash_lands_between_the_parts_of_a_write(simulation: Simulation) -> N
     assert seen == {"", "a", "b", "torn"}
 
 
+def test_a_trap_springs_between_an_effect_and_its_reply(simulation: Simulation) -> None:
+    """A crash there leaves what was synced, and the caller never learns."""
+    node, disk, told = simulation.node("a"), simulation.node("a").disk(), []
+
+    async def main(_: SimulatedRuntime) -> None:
+        file = await disk.open("f", create=True)
+        await disk.sync_directory()
+        for number in range(9):
+            await file.write(number, [b"x"])
+            await file.sync()
+            told.append(number)
+
+    disk.faults.trap(3, lambda: node.crash(power=True), "sync")
+    node.start(main)
+    simulation.run_for(1)
+    assert told == [0, 1]
+    assert disk.directory.names["f"].read(0, 9) == b"xxx"
+
+
 def test_a_cancelled_write_still_happens(simulation: Simulation) -> None:
     """As on the thread that does it in production."""
     disk = simulation.node("a").disk()

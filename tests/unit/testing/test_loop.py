@@ -107,7 +107,8 @@ def test_a_crash_runs_no_finally_and_warns_of_nothing() -> None:
             assert simulation.violations == []
 
 
-def test_a_node_that_crashes_itself_does_nothing_more() -> None:
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_node_that_crashes_itself_does_nothing_more(waits: bool) -> None:
     """What the failing callback still does reaches nobody."""
     heard: list[str] = []
 
@@ -117,15 +118,16 @@ def test_a_node_that_crashes_itself_does_nothing_more() -> None:
         runtime.fail(OSError("disk"))
         loop.call_soon(heard.append, "later")
         late = loop.create_task(forever())  # noqa: F841, RUF006
-        await asyncio.sleep(0)
-        heard.append("on")
+        if waits:
+            await asyncio.sleep(0)
+            heard.append("on")
 
     with Simulation(1) as simulation:
         node = simulation.node("a")
         node.expects_failure = lambda error: isinstance(error, OSError)
         node.start(main)
         simulation.run_for(1)
-        assert (heard, node.is_running) == ([], False)
+        assert (heard, node.is_running, node.has_finished) == ([], False, False)
         assert isinstance(node.failure, OSError)
         assert simulation.counters == {"process failed as it should": 1}
 
