@@ -105,6 +105,10 @@ class DiskFaults:
         """Let the next file syncs lose part of their data and say nothing (D7)."""
         self._lying_syncs += times
 
+    def stop_lying(self) -> None:
+        """Let every sync be true again."""
+        self._lying_syncs = 0
+
     def stall(self, seconds: float) -> None:
         """Answer nothing for a while."""
         if self.scheduler is not None:

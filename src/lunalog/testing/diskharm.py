@@ -104,6 +104,7 @@ def lie_sync(nemesis: Nemesis) -> str | None:
     if found is None or not nemesis.may_damage(found[0]):
         return None
     node, disk = found
+    nemesis.lying.add(node.name)
     disk.faults.lie_sync(nemesis.chance.randint(1, 3))
     nemesis.later(nemesis.chance.random(), lambda: nemesis.crash(node, power=True))
     return disk.name

@@ -65,6 +65,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._timers: list[tuple[float, int, SimulatedHandle]] = []
         self._timers_cancelled = 0
         self._next_turn = NEVER
+        self._next_wake = NEVER
         self._holds = 0
         self._actor = owner.number
 
@@ -121,7 +122,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             handle._scheduled = True
             heapq.heappush(self._timers, (when, self._scheduler.next_number(), handle))
             if self._scheduler.running is not self:
-                self._turn_at(self._clock.when(when))
+                self._wake_at(self._clock.when(when))
         return handle
 
     def _check_thread(self) -> None:
@@ -155,7 +156,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     def look_again(self) -> None:
         """Plan the next turn anew: the clock or the holds have changed."""
-        self._next_turn = NEVER
+        self._next_turn = self._next_wake = NEVER
         self._plan()
 
     def _turn_delay(self) -> float:
@@ -167,18 +168,30 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             self._next_turn = when
             self._scheduler.at(when, self._actor, self._turn, when)
 
+    def _wake_at(self, when: float) -> None:
+        if when < self._next_wake and not self._holds:
+            self._next_wake = when
+            late = self._chance() * self.turn_s[1]
+            self._scheduler.at(max(when, self._scheduler.now) + late, self._actor, self._wake, when)
+
     def _plan(self) -> None:
         if self.is_dead:
             return
         if self._ready:
             self._turn_at(self._turn_delay())
         elif self._timers:
-            when = self._clock.when(self._timers[0][0])
-            self._turn_at(max(when, self._scheduler.now) + self._chance() * self.turn_s[1])
+            self._wake_at(self._clock.when(self._timers[0][0]))
 
     def _turn(self, when: float) -> None:
-        if when != self._next_turn or self._holds or self.is_dead:
-            return  # planned anew meanwhile
+        if when == self._next_turn and not self._holds and not self.is_dead:
+            self._take_turn()
+
+    def _wake(self, when: float) -> None:
+        if when == self._next_wake and not self._holds and not self.is_dead:
+            self._next_wake = NEVER
+            self._take_turn()
+
+    def _take_turn(self) -> None:
         self._next_turn = NEVER
         self._take_due_timers()
         scheduler = self._scheduler
@@ -201,14 +214,14 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
                 continue
             try:
                 handle.run()
-            except Exception as error:  # noqa: BLE001
+            except KeyboardInterrupt:
+                raise
+            except SystemExit as error:
+                self.owner.loop_raised(self, error)
+            except BaseException as error:  # noqa: BLE001
                 self.call_exception_handler(
                     {"message": f"exception in callback {handle!r}", "exception": error}
                 )
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # noqa: BLE001
-                self.owner.loop_raised(self, error)
             if self.is_dead:
                 return
 

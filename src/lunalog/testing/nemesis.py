@@ -30,7 +30,8 @@ class Targets:
     Attributes:
         masters, servers, clients: Nodes by role; only servers' disks are harmed.
         damages_most: How many servers may lose durable bytes in the whole run: A-1 at most.
-        damaged: Called with a server before its durable bytes are harmed.
+        damaged: Called with a server before its durable bytes are harmed, and before each crash
+            that may show the harm.
     """
 
     simulation: Simulation
@@ -61,6 +62,7 @@ class Nemesis:
         mean_gap_s: Mean time between two faults.
         story: What was done when, for people.
         damaged: Names of the servers whose durable bytes were harmed.
+        lying: Servers on whose disks a sync may have lied since the last power cut.
     """
 
     def __init__(self, targets: Targets, kinds: dict[str, float], mean_gap_s: float) -> None:
@@ -70,6 +72,7 @@ class Nemesis:
         self.mean_gap_s = mean_gap_s
         self.story: list[str] = []
         self.damaged: set[str] = set()
+        self.lying: set[str] = set()
         self.images: dict[str, Any] = {}
         self.chance: random.Random = self.simulation.stream("nemesis")
         self._cures: dict[int, Callable[[], None]] = {}
@@ -145,7 +148,13 @@ class Nemesis:
 
     def crash(self, node: SimulatedNode, *, power: bool = False) -> None:
         """Crash a node that will start again after a while."""
+        if node.name in self.lying:
+            self.targets.damaged(node)  # a sync has lied, and a power cut may show it only now
         node.crash(power=power)
+        if power:
+            self.lying.discard(node.name)
+            for disk in node.disks.values():
+                disk.faults.stop_lying()
         delay = self.chance.choice((0.05, RESTART_S, 5 * RESTART_S)) * self.chance.random()
         self.later(delay, lambda: self._start(node))
 

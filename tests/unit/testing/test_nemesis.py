@@ -123,6 +123,21 @@ def test_a_drawn_storm_is_survived_and_healed(seed: int) -> None:
         assert all(name in all_kinds() for name in nemesis.kinds)
 
 
+def test_the_caller_hears_of_damage_before_the_crash_that_may_show_it() -> None:
+    """Also when a lying sync is shown by the power cut of another kind."""
+    heard: list[tuple[str, bool]] = []
+    kinds = {"wipe": 1.0, "lie_sync": 1.0, "power_cut": 1.0, "kill_server": 1.0}
+    with Simulation(4) as simulation:
+        world = World(simulation)
+        world.targets.damaged = lambda node: heard.append((node.name, node.is_running))
+        nemesis = Nemesis(world.targets, kinds, 0.2)
+        simulation.run(nemesis.run(10))
+        nemesis.heal()
+    assert {name for name, _ in heard} == nemesis.damaged
+    assert len(heard) > simulation.counters["wipe"] + simulation.counters["lie_sync"]
+    assert not nemesis.lying
+
+
 def test_no_budget_means_no_damage() -> None:
     damaging = {"wipe": 1.0, "flip_bits": 1.0, "lose_file": 1.0, "lie_sync": 1.0}
     with Simulation(3) as simulation:
