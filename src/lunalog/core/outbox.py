@@ -1,0 +1,98 @@
+"""The frames that a leader still needs: not yet on all replicas of the open segment.
+
+Frames stay byte for byte as they were made (R26); each is kept with the chain behind it, so that a
+replica that comes back can be compared before anything more is sent to it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from lunalog.core import chain as chains
+from lunalog.errors import InvariantError
+from lunalog.types import Chain, Sequence
+
+Extend = Callable[[Chain, Sequence, int, int], Chain]
+
+
+class CopiedFrame(NamedTuple):
+    """One whole frame whose checksum was verified."""
+
+    first: Sequence
+    count: int
+    crc: int
+    frame: bytes
+
+
+class SentFrame(NamedTuple):
+    """One frame as the outbox keeps it."""
+
+    end: Sequence
+    chain: Chain
+    """Behind the frame."""
+    frame: bytes
+
+
+class Outbox:
+    """A dense run of frames `[start, tail)`, oldest first.
+
+    Invariants: bounds lie between frames; `start` never moves back, and never past committed.
+    """
+
+    __slots__ = ("_frames", "bytes", "bytes_max", "chain", "start", "start_chain", "tail")
+
+    def __init__(self, start: Sequence, chain: Chain, bytes_max: int) -> None:
+        self.start = start
+        self.start_chain = chain
+        self.tail = start
+        self.chain = chain
+        """At `tail`."""
+        self.bytes = 0
+        self.bytes_max = bytes_max
+        """Committed frames are kept for slow replicas up to this."""
+        self._frames: deque[SentFrame] = deque()
+
+    def add(self, first: Sequence, count: int, crc: int, frame: bytes) -> Sequence:
+        """Put a frame behind the last one; returns the new tail."""
+        if first != self.tail:
+            raise InvariantError(f"R26: frame at {first} behind tail {self.tail}")
+        self.chain = chains.extend(self.chain, first, count, crc)
+        self.tail = first + count
+        self.bytes += len(frame)
+        self._frames.append(SentFrame(self.tail, self.chain, frame))
+        return self.tail
+
+    def chain_at(self, sequence: Sequence) -> Chain | None:
+        """Return the chain at a bound between frames; none if it is no such bound or not kept."""
+        if sequence == self.start:
+            return self.start_chain
+        if not self.start < sequence <= self.tail:
+            return None
+        for kept in reversed(self._frames):
+            if kept.end <= sequence:
+                return kept.chain if kept.end == sequence else None
+        return None
+
+    def between(self, start: Sequence, end: Sequence) -> list[bytes]:
+        """Return the frames of `[start, end)`, in order."""
+        found: list[bytes] = []
+        for kept in reversed(self._frames):
+            if kept.end <= start:
+                break
+            if kept.end <= end:
+                found.append(kept.frame)
+        found.reverse()
+        return found
+
+    def trim(self, floor: Sequence, committed: Sequence) -> None:
+        """Forget what all replicas hold (below `floor`), and of the committed what is too much."""
+        frames = self._frames
+        while frames:
+            oldest = frames[0]
+            if oldest.end > floor and (self.bytes <= self.bytes_max or oldest.end > committed):
+                return
+            frames.popleft()
+            self.start, self.start_chain = oldest.end, oldest.chain
+            self.bytes -= len(oldest.frame)
