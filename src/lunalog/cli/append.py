@@ -14,7 +14,7 @@ from lunalog.cli.options import Settings, shared
 from lunalog.cli.pipes import InputPump
 from lunalog.cli.records import DelimitedSplitter, LengthSplitter, Splitter
 from lunalog.cli.running import connected, note, peer_name, run
-from lunalog.errors import LunalogError, OutcomeUnknownError, OverloadedError
+from lunalog.errors import OutcomeUnknownError, OverloadedError
 
 if TYPE_CHECKING:
     from lunalog import StreamWriter
@@ -56,11 +56,17 @@ def append_command(
     splitter: Splitter = LengthSplitter() if length_prefixed else delimited
 
     async def body() -> None:
-        async with (
-            connected(settings, peer or peer_name("append")) as journal,
-            leading(settings, journal, stream, wait=wait) as writer,
-        ):
-            await Appending(writer, splitter).run()
+        appending: Appending | None = None
+        try:
+            async with (
+                connected(settings, peer or peer_name("append")) as journal,
+                leading(settings, journal, stream, wait=wait) as writer,
+            ):
+                appending = Appending(writer, splitter)
+                await appending.run()
+        finally:  # leaving the scope has waited for what was under way
+            if appending is not None:
+                note(appending.account())
 
     run(settings, body())
 
@@ -78,21 +84,13 @@ class Appending:
         self._is_done = False
 
     async def run(self, fd: int | None = None) -> None:
-        """Append all; the account goes to stderr whatever happens."""
-        try:
-            pump = InputPump(sys.stdin.fileno() if fd is None else fd)
-            async for chunk in pump.chunks():
-                await self._append(self._splitter.feed(chunk))
-            await self._append(self._splitter.finish())
-            while self._pending:
-                await self._settle(len(self._pending))
-            self._is_done = True
-        except LunalogError:
-            await self._settle_quietly()
-            raise
-        finally:
-            self._collect()
-            note(self.account())
+        """Append all, and wait for the last ack."""
+        pump = InputPump(sys.stdin.fileno() if fd is None else fd)
+        async for chunk in pump.chunks():
+            await self._append(self._splitter.feed(chunk))
+        await self._append(self._splitter.finish())
+        await self._settle(len(self._pending))
+        self._is_done = True
 
     async def _append(self, events: list[bytes]) -> None:
         writer, pending = self._writer, self._pending
@@ -116,11 +114,6 @@ class Appending:
             _ = self._pending.popleft()
             self.acknowledged += 1
 
-    async def _settle_quietly(self) -> None:
-        """Let what is under way come to its end, so that the account is exact."""
-        if self._pending:
-            await asyncio.wait(self._pending, timeout=5)
-
     def _collect(self) -> None:
         pending = self._pending
         while pending and pending[0].done():
@@ -134,17 +127,17 @@ class Appending:
                 future.exception()  # seen: the loop must not complain
 
     def account(self) -> str:
-        """Return what is known of the events."""
+        """Return what is known of the events, when nothing is under way any more."""
+        self._collect()
         end = self.first + self.acknowledged
-        if self.acknowledged:
-            text = f"appended {self.first}..{end - 1}, tail {end}"
-        else:
-            text = f"appended nothing, tail {self.first}"
+        text = f"appended {self.first}..{end - 1}" if self.acknowledged else "appended nothing"
         if self._is_done:
-            return text
-        unknown = sum(1 for f in self._pending if not is_refused(f))
-        rest = f"; the fate of {unknown} more is not known: read from {end}" if unknown else ""
-        return f"{text}; ended early: {self.acknowledged} of {self.sent} acknowledged{rest}"
+            return f"{text}, tail {end}"
+        text += f"; ended early: {self.acknowledged} of {self.sent} acknowledged"
+        unknown = sum(1 for future in self._pending if not is_refused(future))
+        if unknown:
+            text += f"; the fate of {unknown} more is not known: read from {end}"
+        return text
 
 
 def is_refused(future: asyncio.Future[int]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -24,26 +23,20 @@ async def leading(
     Without `wait`, raises `NotLeaderError` naming who leads, if another one does, and
     `DeadlineExceededError` when leadership does not come within `--timeout`.
     """
-    scope = journal.lead(stream)
-    if wait:
-        async with scope as writer:
+    if not wait:
+        await refuse_if_led(journal, stream)
+    try:
+        async with journal.lead(stream, timeout=None if wait else time_of(settings)) as writer:
             yield writer
-        return
-    await refuse_if_led(journal, stream)
-    async with contextlib.AsyncExitStack() as stack:
-        seconds = settings.timeout or LONG_S
-        limit = asyncio.timeout(seconds)
-        try:
-            async with limit:
-                writer = await stack.enter_async_context(scope)
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            await refuse_if_led(journal, stream)
-            raise DeadlineExceededError(
-                f"{stream}: leadership did not come within {seconds:g} s; nothing was appended"
-            ) from error
-        yield writer
+    except DeadlineExceededError:
+        if not wait:
+            await refuse_if_led(journal, stream)  # another one was faster
+        raise
+
+
+def time_of(settings: Settings) -> float:
+    """Return how long leadership may take to come."""
+    return settings.timeout or LONG_S
 
 
 async def refuse_if_led(journal: SingleWriteJournal, stream: str) -> None:

@@ -14,10 +14,10 @@ from lunalog.cli.records import FORMATS, Format, template
 from lunalog.cli.running import connected, note, run
 
 if TYPE_CHECKING:
-    from lunalog import SingleWriteJournal
+    from lunalog.client.reader import StreamReader
     from lunalog.types import Event
 
-FLUSH_BYTES = 64 * 1024
+EVENTS_A_WRITE = 1000
 
 
 @click.command("read")
@@ -108,7 +108,6 @@ class Reading:
         self._follow = follow
         self._linearizable = linearizable
         self._render = render
-        self._next: int | None = None
 
     async def run(self, settings: Settings) -> None:
         """Print all that is asked for."""
@@ -118,26 +117,26 @@ class Reading:
             return
         async with connected(settings) as journal:
             output = OutputPump(sys.stdout.fileno())
-            is_short = await self._copy(journal, output)
-            await output.close()
-            if is_short:
-                await self._warn_if_leaderless(journal)
+            async with journal.read(
+                self._stream,
+                start=self._start,
+                follow=self._follow,
+                linearizable=self._linearizable,
+            ) as reader:
+                is_short = await self._copy(reader, output)
+                await output.close()
+                if is_short:
+                    await self._warn_if_leaderless(reader)
 
-    async def _copy(self, journal: SingleWriteJournal, output: OutputPump) -> bool:
+    async def _copy(self, reader: StreamReader, output: OutputPump) -> bool:
         """Copy events; returns true if the stream ended before the wanted range did."""
-        reader = journal.read(
-            self._stream, start=self._start, follow=self._follow, linearizable=self._linearizable
-        )
         render = self._render
-        async with reader:
-            async for batch in reader.batches():
-                events = self._wanted(batch)
-                for at in range(0, len(events), 1000):
-                    await output.write(b"".join(map(render, events[at : at + 1000])))
-                if events:
-                    self._next = events[-1].sequence + 1
-                if self._left == 0 or (self._end is not None and len(events) < len(batch)):
-                    return False
+        async for batch in reader.batches():
+            events = self._wanted(batch)
+            for at in range(0, len(events), EVENTS_A_WRITE):
+                await output.write(b"".join(map(render, events[at : at + EVENTS_A_WRITE])))
+            if self._left == 0 or len(events) < len(batch):
+                return False
         return True
 
     def _wanted(self, batch: Sequence[Event]) -> Sequence[Event]:
@@ -148,16 +147,12 @@ class Reading:
             self._left -= len(batch)
         return batch
 
-    async def _warn_if_leaderless(self, journal: SingleWriteJournal) -> None:
+    async def _warn_if_leaderless(self, reader: StreamReader) -> None:
         """Say so when a leader died: what it wrote last may still come to light (R31)."""
-        head = (await journal.describe(self._stream)).head
-        if head.open is None:
-            return
-        _, leader = await journal.state(self._stream)
-        if leader is None:
-            last = head.leader.name if head.leader is not None else "its leader"
+        from lunalog.client.reader import EndState
+
+        if not reader.is_complete and await reader.end_state() is EndState.LEADERLESS:
             note(
-                f"note: {self._stream} has no leader: {last} died while it led; events from "
-                f"{self._next if self._next is not None else head.open.first} on may exist, "
-                "the next leader brings them to light"
+                f"note: {self._stream} has no leader and its last one did not close it; events from "
+                f"{reader.position} on may exist: whoever leads next brings them to light"
             )

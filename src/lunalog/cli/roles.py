@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import datetime
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from lunalog.cli.options import Settings, shared
 from lunalog.cli.running import ask, connected, note, run
-from lunalog.types import RoleState
+from lunalog.types import Peer, RoleState
+
+if TYPE_CHECKING:
+    from lunalog import SingleWriteJournal
 
 
 @click.command("watch")
@@ -44,6 +48,12 @@ def show_state(settings: Settings, stream: str, state: RoleState) -> str:
 @shared
 @click.pass_obj
 def transfer_command(settings: Settings, stream: str, to: str | None) -> None:
-    """Ask the leader of STREAM to hand over: it stops taking appends, drains, and resigns."""
-    ask(settings, f"transfer {stream}", lambda journal: journal.transfer(stream, to=to))
-    note(f"{stream}: hand-over{f' to {to}' if to else ''} is under way; `lunalog watch` shows it")
+    """Hand leadership of STREAM over in peace: the leader drains and resigns, the next one begins."""
+
+    async def question(journal: SingleWriteJournal) -> Peer | None:
+        await journal.transfer(stream, to=to or "", timeout=settings.timeout)
+        _, leader = await journal.state(stream)
+        return leader
+
+    leader = ask(settings, f"transfer {stream}", question)
+    note(f"{stream} is led by {leader}" if leader is not None else f"{stream} has no leader now")

@@ -1,5 +1,6 @@
 """Bytes of a pipe to events and back."""
 
+import itertools
 import json
 import struct
 
@@ -27,7 +28,7 @@ def event(payload: bytes = b"x", sequence: int = 7) -> Event:
 
 def chunked(data: bytes, cuts: list[int]) -> list[bytes]:
     at = sorted({min(c, len(data)) for c in cuts} | {0, len(data)})
-    return [data[a:b] for a, b in zip(at, at[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(at)]
 
 
 @given(st.lists(st.binary(max_size=9).map(lambda b: b.replace(b"\n", b"")), max_size=8), st.data())

@@ -1,0 +1,292 @@
+"""The demo: a real file becomes a replicated stream while its leader and a server are killed.
+
+    make demo                  the source text of Python's standard library
+    make demo FILE=/some/file  another file, one event a line
+
+Starts a master, three journal servers and three engines (engine.py).  When a third of the lines is
+acknowledged the leading engine is killed with -9, at two thirds a journal server that holds the open
+segment.  In the end each engine has replayed the stream; their digests must be that of the file.
+
+Exit code 0: the proof holds.  1: it does not.  Whatever ends this process ends all the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import os
+import sys
+import sysconfig
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from demo_engines import Engines
+from demo_screen import Screen
+from lunalog import SingleWriteJournal
+from lunalog.cli.exits import TerminatedError
+from lunalog.cli.options import Settings
+from lunalog.cli.running import run
+from lunalog.errors import LunalogError
+from lunalog.orchestrator.dev import DevCluster
+from lunalog.runtime import SystemRuntime
+
+T = TypeVar("T")
+STREAM = "lines"
+SERVERS = 3
+STALL_S = 60.0
+"""Without any progress for this long the demo gives up."""
+
+
+class DemoError(Exception):
+    """The demo cannot go on."""
+
+
+@dataclass
+class Source:
+    """The file whose lines are appended."""
+
+    path: Path
+    title: str
+    lines: int
+    empty: int
+    size: int
+    sha256: str
+
+    @staticmethod
+    def of(path: Path, title: str) -> Source:
+        """Look at a file; a last line without a newline counts as one with it."""
+        digest, lines, empty, size = hashlib.sha256(), 0, 0, 0
+        with path.open("rb") as file:
+            for line in file:
+                payload = line.removesuffix(b"\n")
+                digest.update(payload + b"\n")
+                lines, empty, size = lines + 1, empty + (not payload), size + len(line)
+        return Source(path, title, lines, empty, size, digest.hexdigest())
+
+
+def choose_file(name: str, folder: Path) -> Source:
+    """Return the file that was asked for, or the standard library's source text as one file."""
+    if name:
+        return Source.of(Path(name), name)
+    library = Path(sysconfig.get_path("stdlib"))
+    path = folder / "stdlib.txt"
+    with path.open("wb") as text:
+        for part in sorted(library.rglob("*.py")):
+            if "site-packages" not in part.parts and "dist-packages" not in part.parts:
+                content = part.read_bytes()
+                text.write(content if not content or content.endswith(b"\n") else content + b"\n")
+    return Source.of(path, f"{library}/**/*.py")
+
+
+class Demo:
+    """One run."""
+
+    def __init__(self, source: Source, folder: Path, screen: Screen) -> None:
+        self.source = source
+        self.screen = screen
+        self.cluster = DevCluster(SystemRuntime(), folder / "cluster", servers=SERVERS)
+        self.engines = Engines(source.path, STREAM)
+
+    async def run(self) -> bool:
+        """Play it all; returns whether the proof holds."""
+        say, source = self.screen.say, self.source
+        say(
+            f"{source.lines:,} lines ({source.empty:,} of them empty, {source.size / 1e6:.1f} MB) "
+            f"of {source.title}"
+        )
+        await self.cluster.start()
+        try:
+            async with self._journal() as journal:
+                await self._begin(journal)
+                self.screen.start(source.lines, self.engines)
+                await self._kill_leader()
+                await self._kill_server(journal)
+                await self._finish(journal)
+                return await self._prove(journal)
+        finally:
+            self.screen.stop()
+            await asyncio.shield(self._end())
+
+    async def _end(self) -> None:
+        self.engines.kill()
+        await self.cluster.stop()
+
+    @contextlib.asynccontextmanager
+    async def _journal(self) -> AsyncIterator[SingleWriteJournal]:
+        """Connect as soon as the master answers."""
+        async with asyncio.timeout(STALL_S):
+            while True:
+                if self.cluster.failed is not None:
+                    raise DemoError(f"the cluster does not start: {self.cluster.failed}")
+                try:
+                    journal = SingleWriteJournal.connect(self.cluster.url, peer="demo")
+                    await journal.__aenter__()
+                    break
+                except LunalogError as error:
+                    if not error.retryable:
+                        raise
+                    await asyncio.sleep(0.05)
+        self.cluster.note_up()
+        try:
+            yield journal
+        finally:
+            await journal.aclose()
+
+    # ------------------------------------------------------------------ the acts
+
+    async def _begin(self, journal: SingleWriteJournal) -> None:
+        """Wait for the servers, then start the engines and wait for a leader."""
+        while await self._alive(journal) < SERVERS:
+            await asyncio.sleep(0.05)
+        self.screen.say(f"a master and {SERVERS} journal servers are up at {self.cluster.url}")
+        await journal.create_stream(STREAM, replicas=3, ack_quorum=2)
+        for name in ("engine-1", "engine-2", "engine-3"):
+            await self.engines.start(name, self.cluster)
+        leader = await self.until(lambda: self.engines.leader)
+        self.screen.say(f"{leader.name} leads epoch {leader.epoch}, the others follow")
+
+    async def _alive(self, journal: SingleWriteJournal) -> int:
+        listed = await journal.servers()
+        return sum(1 for server in listed.servers if server.state == "alive")
+
+    async def _kill_leader(self) -> None:
+        engines = self.engines
+        await self.until(lambda: engines.acknowledged >= self.source.lines // 3)
+        old = engines.leader
+        if old is None:
+            raise DemoError("nobody leads, a third through the file")
+        old.kill()
+        self.screen.say(
+            f"{engines.acknowledged:,} lines are acknowledged: kill -9 of the leader {old.name} "
+            f"(process {old.pid})"
+        )
+        leader = await self.until(lambda: engines.leader if engines.leader is not old else None)
+        engines.failover_s = await self.until(lambda: leader.first_ack) - old.last_ack
+        self.screen.say(
+            f"{leader.name} leads epoch {leader.epoch} and goes on at line {leader.goes_on_at:,}; "
+            f"first new ack {engines.failover_s * 1000:.0f} ms after the last one"
+        )
+        await engines.start(old.name, self.cluster)
+        self.screen.say(f"{old.name} is back as a follower, and replays from 0")
+
+    async def _kill_server(self, journal: SingleWriteJournal) -> None:
+        engines = self.engines
+        await self.until(lambda: engines.acknowledged >= self.source.lines * 2 // 3)
+        opened = (await journal.describe(STREAM)).head.open
+        if opened is None:
+            raise DemoError("no segment is open, two thirds through the file")
+        name = opened.members[0].server
+        engines.watch_gap()
+        pid = self.cluster.directory.kill(name)
+        self.screen.say(
+            f"{engines.acknowledged:,} lines are acknowledged: kill -9 of journal server {name} "
+            f"(process {pid}), a replica of the open segment {opened.id}"
+        )
+
+    async def _finish(self, journal: SingleWriteJournal) -> None:
+        """Wait for the last ack, and until the orchestrator has three servers again."""
+        engines = self.engines
+        await self.until(lambda: engines.acknowledged >= self.source.lines)
+        self.screen.say(
+            f"all {self.source.lines:,} lines are acknowledged; longest pause between two acks "
+            f"since that kill: {engines.longest_gap_s * 1000:.0f} ms"
+        )
+        while await self._alive(journal) < SERVERS:
+            await asyncio.sleep(0.05)
+        self.screen.say(f"the orchestrator keeps {SERVERS} journal servers alive again")
+        await self.until(lambda: all(e.sha256 for e in engines.running()))
+
+    async def _prove(self, journal: SingleWriteJournal) -> bool:
+        """Show the figures and compare the digests."""
+        self.screen.stop()
+        source, engines = self.source, self.engines
+        committed = await journal.committed(STREAM)
+        rate = engines.throughput()
+        rows = [
+            f"throughput           {rate:,.0f} lines/s, {rate * source.size / source.lines / 1e6:.1f} "
+            "MB/s while a leader appended, each fsynced on 2 of 3 servers before its ack",
+            f"fail-over of leader  {engines.failover_s * 1000:.0f} ms from last ack to first new ack",
+            f"death of a server    {engines.longest_gap_s * 1000:.0f} ms longest pause between acks",
+            f"{'file':9} {source.lines:>11,} lines   sha256 {source.sha256}",
+        ]
+        holds = committed == source.lines
+        if not holds:
+            rows.append(f"the stream ends at {committed:,} and not at {source.lines:,}")
+        for engine in engines.running():
+            equal = engine.sha256 == source.sha256 and engine.applied == source.lines
+            holds = holds and equal
+            verdict = "equal" if equal else "DIFFERENT"
+            rows.append(
+                f"{engine.name:9} {engine.applied:>11,} events  sha256 {engine.sha256}  "
+                f"{verdict} ({engine.role})"
+            )
+        holds = holds and len(engines.running()) == 3
+        rows.append(
+            "every acknowledged line is there exactly once, in order, on every engine"
+            if holds
+            else "THE PROOF DOES NOT HOLD"
+        )
+        self.screen.result(rows)
+        return holds
+
+    async def until(self, found: Callable[[], T | None]) -> T:
+        """Wait for something the engines report; gives up when nothing moves any more."""
+        loop = asyncio.get_running_loop()
+        moved_at, last = loop.time(), -1
+        while not (value := found()):
+            applied = sum(engine.applied for engine in self.engines.running())
+            if applied != last:
+                moved_at, last = loop.time(), applied
+            if loop.time() - moved_at > STALL_S:
+                raise DemoError(f"nothing has moved for {STALL_S:.0f} s")
+            if self.cluster.failed is not None:
+                raise DemoError(f"the cluster is gone: {self.cluster.failed}")
+            dead = self.engines.died()
+            if dead is not None:
+                raise DemoError(f"{dead.name} ended by itself:\n{dead.last_words()}")
+            await self.engines.changed()
+        return value
+
+
+@contextlib.contextmanager
+def folder() -> Iterator[Path]:
+    """A directory for the run."""
+    with tempfile.TemporaryDirectory(prefix="lunalog-demo-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+async def play(name: str) -> int:
+    """Run the demo in a directory of its own."""
+    with folder() as where:
+        screen = Screen()
+        try:
+            source = choose_file(name, where)
+            if source.lines == 0:
+                raise DemoError(f"{name} has no lines")
+            return 0 if await Demo(source, where, screen).run() else 1
+        except (DemoError, LunalogError, OSError) as error:
+            screen.stop()
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+
+
+def main() -> int:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(description="Replicate a file, kill its leader, prove it.")
+    parser.add_argument("file", nargs="?", default=os.environ.get("FILE", ""))
+    options = parser.parse_args()
+    try:
+        return run(Settings(), play(options.file))
+    except KeyboardInterrupt:
+        return 130
+    except TerminatedError as error:
+        return 128 + error.signum
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Run the command as a user does: real processes, a real shell's view of pipes and codes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+SOURCE = str(Path(__file__).parents[2] / "src")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a command."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("LUNALOG_")}
+    return {**clean, "PYTHONPATH": SOURCE, **more}
+
+
+@dataclass
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: bytes
+    err: str
+
+
+@dataclass
+class Command:
+    """`lunalog` on one cluster."""
+
+    url: str = ""
+
+    def arguments(self, *arguments: str) -> list[str]:
+        """The whole command line."""
+        return [sys.executable, "-m", "lunalog", *arguments]
+
+    def start(self, *arguments: str, **more: object) -> subprocess.Popen[bytes]:
+        """Start it with pipes."""
+        pipes = {"stdin": -1, "stdout": -1, "stderr": -1, **more}
+        env = environment(LUNALOG_URL=self.url) if self.url else environment()
+        return subprocess.Popen(self.arguments(*arguments), env=env, **pipes)
+
+    def run(self, *arguments: str, given: bytes = b"", timeout: float = 60) -> Done:
+        """Run it to its end."""
+        child = self.start(*arguments)
+        try:
+            out, err = child.communicate(given, timeout)
+        except BaseException:
+            child.kill()
+            child.communicate()
+            raise
+        return Done(child.returncode, out, err.decode())
+
+    def ok(self, *arguments: str, given: bytes = b"") -> bytes:
+        """Run it, and it must work."""
+        done = self.run(*arguments, given=given)
+        assert done.code == 0, (arguments, done)
+        return done.out
