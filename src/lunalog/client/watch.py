@@ -100,9 +100,15 @@ class StreamWatch:
     def stand(self, *, is_candidate: bool) -> None:
         """Count one who wants to lead, or one who does so no more; the master is told."""
         before = self.is_candidate
-        self.candidates += 1 if is_candidate else -1
+        self.candidates = max(0, self.candidates + (1 if is_candidate else -1))
         if before != self.is_candidate and self._told is not None:
             self._told(self)
+
+    def withdraw(self) -> None:
+        """Nobody here wants to lead any more."""
+        if self.is_candidate:
+            self.candidates = 1
+            self.stand(is_candidate=False)
 
     def release(self) -> None:
         """Count one user less; after the last one the master sends no more of this stream."""

@@ -1,0 +1,72 @@
+"""URLs: what is accepted, and an error that says so for everything else."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lunalog.client.url import ClusterUrl, FileUrl, MemoryUrl, find, parse
+from lunalog.errors import BadAddressError
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("memory://test", MemoryUrl("test")),
+        ("memory://a.b_c-1", MemoryUrl("a.b_c-1")),
+        ("file:///var/lib/x", FileUrl("/var/lib/x")),
+        ("file://localhost/x", FileUrl("/x")),
+        ("file:///a%20b", FileUrl("/a b")),
+        ("lunalog://h:1", ClusterUrl((("h", 1),))),
+        ("lunalog://h", ClusterUrl((("h", 7600),))),
+        ("lunalog://h:1/", ClusterUrl((("h", 1),))),
+        ("lunalog://a:1,b:2,c", ClusterUrl((("a", 1), ("b", 2), ("c", 7600)))),
+        ("lunalog://[::1]:7600", ClusterUrl((("::1", 7600),))),
+    ],
+)
+def test_accepted(url, expected):
+    assert parse(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("", "no scheme"),
+        ("localhost:7600", "no scheme"),
+        ("http://h:1", "unknown scheme 'http'"),
+        ("memory://", "takes a name"),
+        ("memory://a/b", "takes a name"),
+        ("file://relative/x", "three slashes"),
+        ("file://", "three slashes"),
+        ("file:///x?y=1", "no options"),
+        ("lunalog://", "names no master"),
+        ("lunalog://h:x", "lunalog://HOST:PORT"),
+        ("lunalog://h:0", "not HOST:PORT"),
+        ("lunalog://h:99999", "lunalog://HOST:PORT"),
+        ("lunalog://a:1,,b:2", "not HOST:PORT"),
+        ("lunalog://h:1/path", "not HOST:PORT"),
+        ("lunalog://u@h:1", "not HOST:PORT"),
+        ("lunalog://h:1?lease=3", "unknown option 'lease'"),
+        ("lunalogs://h:1", "TLS is not supported"),
+        (b"memory://x", "a string, not bytes"),
+    ],
+)
+def test_refused_with_what_to_do(url, message):
+    with pytest.raises(BadAddressError) as caught:
+        parse(url)
+    assert message in str(caught.value)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_read_or_refused(text):
+    for prefix in ("", "lunalog://", "file://", "memory://"):
+        try:
+            parse(prefix + text)
+        except BadAddressError:
+            pass
+
+
+def test_without_a_url_the_environment_names_one():
+    assert find(None, {"LUNALOG_URL": "memory://x"}) == "memory://x"
+    assert find("memory://y", {"LUNALOG_URL": "memory://x"}) == "memory://y"
+    with pytest.raises(BadAddressError, match="LUNALOG_URL is not set"):
+        find(None, {})
