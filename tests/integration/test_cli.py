@@ -117,7 +117,7 @@ def test_only_one_appends_and_the_other_is_told_who(cluster, stream):
     waiting = cluster.start("append", stream, "--wait")
     waiting.stdin.write(b"second\n")
     waiting.stdin.flush()
-    out, err = first.communicate(b"first\n", timeout=20)
+    _, err = first.communicate(b"first\n", timeout=20)
     assert err == b"appended 0..0, tail 1\n"
     assert waiting.communicate(timeout=20)[1] == b"appended 1..1, tail 2\n"
     assert cluster.ok("read", stream) == b"first\nsecond\n"

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from lunalog.orchestrator.process import PidFile
     from lunalog.runtime import Address, SystemRuntime
 
+from lunalog.orchestrator.base import LEFT_EXIT_CODE
+
 logger = logging.getLogger("lunalog.cli")
 
 
@@ -84,10 +86,11 @@ def server_command(
     pid_file: Path | None,
     lifeline: int | None,
     **flags: Any,
-) -> None:
+) -> int:
     """Run a journal server: it keeps events on its disk.
 
-    SIGTERM and Ctrl-C finish what is queued and end it with code 0.
+    SIGTERM and Ctrl-C finish what is queued and end it with code 0; when the
+    master has told it to leave it ends with 11.
     """
     from lunalog.config import ServerConfig, load
 
@@ -107,7 +110,7 @@ def server_command(
         line = {"server": server.name, "address": show(server.address), "data": str(data)}
         return Node("server_started", line, server.stop, server.wait_left)
 
-    run_node(settings, start, pid_file, lifeline, (masters,))
+    return run_node(settings, start, pid_file, lifeline, (masters,))
 
 
 @click.command("master")
@@ -144,7 +147,7 @@ def master_command(
     pid_file: Path | None,
     lifeline: int | None,
     **flags: Any,
-) -> None:
+) -> int:
     """Run the master: it knows streams, leaders and servers.
 
     With --servers it also runs journal servers as processes.  They outlive it; the next master on
@@ -168,7 +171,7 @@ def master_command(
         line = {"address": show(master.address), "cluster": master.cluster, "data": str(data)}
         return Node("master_started", line, master.stop)
 
-    run_node(settings, start, pid_file, lifeline)
+    return run_node(settings, start, pid_file, lifeline)
 
 
 def parse_addresses(text: str) -> list[Address]:
@@ -211,8 +214,8 @@ def run_node(
     pid_file: Path | None,
     lifeline: int | None,
     arguments: tuple[str, ...] = (),
-) -> None:
-    """Run one node until it is told to end, on a loop of its own."""
+) -> int:
+    """Run one node until it is told to end, on a loop of its own; returns the exit code."""
     from lunalog.cli.logs import configure_logging
     from lunalog.cli.running import loop_factory
     from lunalog.orchestrator.process import PidFile
@@ -222,12 +225,12 @@ def run_node(
     if held is not None:
         held.take(arguments)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_serve(start, held, lifeline))
+        return runner.run(_serve(start, held, lifeline))
 
 
 async def _serve(
     start: Callable[[SystemRuntime], Awaitable[Node]], held: PidFile | None, lifeline: int | None
-) -> None:
+) -> int:
     from lunalog.orchestrator.process import watch_lifeline
     from lunalog.runtime import SystemRuntime, Tasks
 
@@ -246,14 +249,15 @@ async def _serve(
     gc.collect()
     gc.freeze()
     tasks = Tasks(runtime)
-    if node.left is not None:
-        _ = tasks.start(_then(node.left, stopping), "told-to-leave")
+    leaving = tasks.start(_then(node.left, stopping), "told-to-leave") if node.left else None
     await stopping.wait()
+    has_left = leaving is not None and leaving.done()
     await tasks.cancel()
     await node.stop()
     if held is not None:
         held.release()
     logger.info(node.event.replace("started", "stopped"), extra=node.line)
+    return LEFT_EXIT_CODE if has_left else exits.OK
 
 
 def _wake(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:

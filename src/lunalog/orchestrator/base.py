@@ -15,6 +15,8 @@ import msgspec
 
 FAILING_STARTS = 3
 """Starts in a row that ended early, after which a server counts as failing."""
+LEFT_EXIT_CODE = 11
+"""Of a server that the master has told to leave: it is not started again."""
 
 
 class ProcessInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from lunalog.errors import StorageError, UsageError, WrongClusterError
-from lunalog.orchestrator.base import ProcessInfo
+from lunalog.orchestrator.base import LEFT_EXIT_CODE, ProcessInfo
 from lunalog.orchestrator.process import PidRecord, forget, live_owner, spawn
 from lunalog.runtime import Address, Runtime, Tasks
 from lunalog.types import check_node_name
@@ -72,6 +72,8 @@ class LocalServer:
         self.started_at = 0.0
         self.failures = 0
         self.retry_at = 0.0
+        self.has_left = False
+        """It ended because the master has told it to: `deprovision` is about to come."""
         self.lock = asyncio.Lock()
         """Held by whoever starts or ends it."""
 
@@ -86,6 +88,7 @@ class LocalServer:
         if self.child is not None:
             if self.child.poll() is None:
                 return self.child.pid
+            self.has_left = self.child.returncode == LEFT_EXIT_CODE
             self.child = None
         if self.adopted is not None:
             if self.adopted.is_alive:
@@ -232,6 +235,7 @@ class LocalOrchestrator:
             if server.pid != 0:
                 await self._end(server)
                 await self._start(server)
+            server.has_left = False
 
     async def stop(self, end_servers: bool) -> None:
         """Leave the servers alone from now on, or end them all."""
@@ -261,6 +265,7 @@ class LocalOrchestrator:
             arguments += ["--lifeline", str(self._lifeline)]
             pass_fds = (self._lifeline,)
         log = server.directory / "server.log"
+        server.has_left = False
         server.started_at = self._runtime.now()
         server.child = await self._blocking(lambda: spawn(arguments, log, pass_fds=pass_fds))
         logger.info("server_started", extra={"server": server.name, "pid": server.child.pid})
@@ -290,7 +295,7 @@ class LocalOrchestrator:
                         logger.warning(
                             "server_ended", extra={"server": name, "failures": server.failures}
                         )
-                    if now >= server.retry_at:
+                    if now >= server.retry_at and not server.has_left:
                         await self._try_start(server)
                         pid = server.pid or -1
                 if pid:

@@ -54,10 +54,9 @@ def test_json_errors_and_tracebacks(capsys):
     exits.report(NotLeaderError("x is led by y"), verbose=0, as_json=True)
     row = json.loads(capsys.readouterr().err)
     assert (row["error"], row["exit_code"], row["maybe_applied"]) == ("not_leader", 4, False)
-    try:
+    with pytest.raises(ZeroDivisionError) as caught:
         raise ZeroDivisionError("oops")
-    except ZeroDivisionError as error:
-        assert exits.report(error, verbose=2, as_json=False) == 1
+    assert exits.report(caught.value, verbose=2, as_json=False) == 1
     assert "Traceback" in capsys.readouterr().err
 
 

@@ -25,7 +25,7 @@ async def test_input_comes_in_order_and_ends():
 
 
 async def test_an_unreadable_input_raises():
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="Bad file"):
         async for _ in InputPump(10_000).chunks():
             pass
 
@@ -46,11 +46,15 @@ async def test_a_pipe_that_nobody_reads_raises_broken_pipe():
     read_end, write_end = os.pipe()
     os.close(read_end)
     output = OutputPump(write_end)
-    with pytest.raises(BrokenPipeError):
+
+    async def produce():
         for _ in range(100):
             await output.write(b"x")
             await asyncio.sleep(0)
         await output.close()
+
+    with pytest.raises(BrokenPipeError):
+        await produce()
     os.close(write_end)
 
 

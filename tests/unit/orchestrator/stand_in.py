@@ -24,7 +24,7 @@ def main() -> int:
     while not ended.wait(0.02):
         pass
     held.release()
-    return 0
+    return 11 if (Path(directory) / "leaves").exists() else 0
 
 
 if __name__ == "__main__":

@@ -150,6 +150,20 @@ async def test_a_stubborn_one_is_killed_after_the_grace(make, tmp_path, monkeypa
     assert start_time(pid) is None
 
 
+async def test_one_that_was_told_to_leave_is_not_started_again(make, tmp_path):
+    orchestrator = make()
+    await orchestrator.start("c1", MASTER)
+    await orchestrator.provision("a")
+    pid = (await up(orchestrator, tmp_path, ["a"]))["a"]
+    (tmp_path / "a" / "leaves").write_text("")
+    os.kill(pid, signal.SIGTERM)
+    await until(lambda: not live_servers(tmp_path))
+    await asyncio.sleep(0.2)
+    assert [(i.name, i.alive) for i in await orchestrator.list()] == [("a", False)]
+    await orchestrator.provision("a")
+    await up(orchestrator, tmp_path, ["a"])
+
+
 async def test_restart_ends_and_starts(make, tmp_path):
     orchestrator = make()
     await orchestrator.start("c1", MASTER)
