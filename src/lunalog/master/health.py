@@ -1,0 +1,91 @@
+"""Is all well: findings for people, computed when somebody asks.
+
+Source: design.md section 4; I11, R25.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lunalog.core.quorum import seal_quorum
+from lunalog.master.commands import Commands
+from lunalog.master.metadata import Metadata
+from lunalog.master.servers import Servers
+from lunalog.master.table import Stream
+from lunalog.types import Member
+from lunalog.wire.messages import Health
+
+NAMED_MAX = 5
+WHOLE, THIN, STUCK, BROKEN = "whole", "thin", "stuck", "broken"
+
+
+def examine(metadata: Metadata, servers: Servers, commands: Commands, sessions: int) -> Health:
+    """Look at everything once."""
+    errors: list[str] = []
+    warnings: list[str] = []
+    states = {name: servers.status(name).state for name in servers.names()}
+    lost = [name for name, state in states.items() if state == "lost"]
+    found: dict[str, list[str]] = {}
+    for stream in metadata.table:
+        found.setdefault(_state(servers, stream), []).append(stream.head.name)
+        if any(_alive(servers, row.members) == 0 for row in stream.kept_rows()):
+            errors.append(f"stream {stream.head.name}: no server of a sealed segment is there")
+    for stream_id in metadata.table.lost:
+        lost_stream = metadata.table.get(stream_id)
+        if lost_stream is not None:
+            errors.append(f"stream {lost_stream.head.name} is read-only (R25): {lost_stream.lost}")
+    for stream_id, name in commands.unknown_streams.items():
+        errors.append(f"server {name} holds stream {stream_id.hex()}, which nobody knows")
+    if broken := found.get(BROKEN):
+        errors.append(f"too few servers are there to recover the open segment of {_some(broken)}")
+    if stuck := found.get(STUCK):
+        errors.append(f"too few servers are there to append to {_some(stuck)}")
+    warnings += [f"server {name} is lost" for name in lost]
+    warnings += [
+        f"server {name}: {server.trouble}"
+        for name in servers.names()
+        if (server := servers.get(name)) is not None and server.trouble
+    ]
+    if thin := found.get(THIN):
+        warnings.append(f"fewer servers than their policy wants hold {_some(thin)}")
+    pending = commands.count()
+    if pending:
+        warnings.append(f"{pending} commands to servers are not confirmed yet")
+    numbers = {
+        "streams": len(metadata.table),
+        "led": sum(not stream.head.released for stream in metadata.table),
+        "segments_sealed": sum(len(stream.rows) for stream in metadata.table),
+        "servers": len(states),
+        "servers_alive": sum(state == "alive" for state in states.values()),
+        "servers_lost": len(lost),
+        "sessions": sessions,
+        "commands_pending": pending,
+    }
+    return Health(tuple(errors), tuple(warnings), numbers)
+
+
+def _state(servers: Servers, stream: Stream) -> str:
+    """How the open segment stands."""
+    opened = stream.head.open
+    if opened is None:
+        return WHOLE
+    alive = _alive(servers, opened.members)
+    if alive < seal_quorum(len(opened.members), opened.ack_quorum):
+        return BROKEN
+    if alive < opened.ack_quorum:
+        return STUCK
+    return THIN if alive < stream.head.policy.replicas else WHOLE
+
+
+def _alive(servers: Servers, members: Iterable[Member]) -> int:
+    found = 0
+    for member in members:
+        server = servers.get(member.server)
+        if server is not None and not server.is_lost:
+            found += server.member == member
+    return found
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(sorted(names)[:NAMED_MAX])
+    return shown if len(names) <= NAMED_MAX else f"{shown} and {len(names) - NAMED_MAX} more"
