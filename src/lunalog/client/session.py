@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -31,7 +32,7 @@ APPLIED_MAX: Final = 4096
 class Session(Handler):
     """Keeps this client's one lease, for all streams it leads."""
 
-    def __init__(self, link: MasterLink) -> None:
+    def __init__(self, link: MasterLink, *, lease_expires: bool = True) -> None:
         self.runtime = link.runtime
         self.config = link.config
         self.lease_deadline = 0.0
@@ -46,6 +47,8 @@ class Session(Handler):
         self.on_error: Callable[[LunalogError], None] | None = None
         """Called on the main loop when a master ends this session for good."""
         self._link = link
+        self._lease_expires = lease_expires
+        """False where master and client share a loop: neither can be stalled alone."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._last_turn = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -219,6 +222,8 @@ class Session(Handler):
         confirmed.update(changed)
         self.beats += 1
         granted = sent + self.config.lease_fraction * reply.lease_ms / 1000
+        if not self._lease_expires:
+            granted = math.inf
         self.lease_deadline = max(self.lease_deadline, granted)
         return reply
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from lunalog.client.backoff import Backoff
@@ -21,10 +21,21 @@ from lunalog.client.session import Session
 from lunalog.core.reading import ReplicaChoice
 from lunalog.errors import DeadlineExceededError, LunalogError, NotLeaderError
 from lunalog.runtime import Tasks
-from lunalog.types import Epoch, Peer, Promise, Role, RoleState, Sequence, StreamHead, StreamView
+from lunalog.types import (
+    Epoch,
+    Peer,
+    Promise,
+    Role,
+    RoleState,
+    Sequence,
+    StreamHead,
+    StreamId,
+    StreamView,
+)
 from lunalog.wire.messages import AskLeader, GetStream, ReadPoint, Release
 
 if TYPE_CHECKING:
+    from lunalog.client.batching import AppendQueue
     from lunalog.client.watch import StreamWatch
 
 ASK_TIMEOUT_S: Final = 2.0
@@ -39,6 +50,8 @@ class Leading(Protocol):
     """Done once it may acknowledge (R9)."""
     ended: asyncio.Future[Any]
     """Done once the epoch is over here; its result is why."""
+    queue: AppendQueue | None
+    """Takes appends from R9 on, until this client resigns."""
 
     @property
     def epoch(self) -> Epoch:
@@ -55,6 +68,10 @@ class Leading(Protocol):
 
     async def resign(self) -> None:
         """Acknowledge what is in flight, close the segment, release (R31)."""
+        ...
+
+    def abandon(self, error: LunalogError) -> None:
+        """End it at once, for this reason."""
         ...
 
     def register_writer(self, writer: Any) -> None:
@@ -74,6 +91,8 @@ class Parts:
     make_writer: Callable[[StreamWatch], Any]
     close: Callable[[LocalStream], None]
     """One user of a stream less."""
+    epochs: dict[StreamId, Epoch] = field(default_factory=dict)
+    """The newest epoch of ours that was started or given back: none is ever started twice (R2)."""
 
 
 class LocalStream:
@@ -88,7 +107,6 @@ class LocalStream:
         self.users = 0
         self.last_error: LunalogError | None = None
         """Why the last epoch that was led here ended."""
-        self._last_epoch = 0
         self._unbound: list[Any] = []
         self._listeners: dict[int, Callable[[], None]] = {}
         self._next_listener = 0
@@ -126,9 +144,8 @@ class LocalStream:
         return (
             leading is not None
             and leading.epoch == self.head.epoch
-            and leading.ready.done()
-            and not leading.ready.cancelled()
-            and leading.ready.exception() is None
+            and leading.queue is not None
+            and leading.queue.error is None
             and not leading.ended.done()
         )
 
@@ -145,6 +162,12 @@ class LocalStream:
         """Raise why there is nothing more to do with this stream."""
         if self.watch.gone is not None:
             raise again(self.watch.gone)
+
+    def end(self, error: LunalogError) -> None:
+        """The journal is over: no append of it may be acknowledged any more."""
+        if self.leading is not None:
+            self.leading.abandon(error)
+        self.watch.end(error)
 
     def close(self) -> None:
         """Hear nothing more."""
@@ -177,8 +200,9 @@ class LocalStream:
     def _watch_moved(self) -> None:
         head = self.head
         mine = head.leader == self.peer and not head.released and not head.deleted
-        if mine and head.epoch > self._last_epoch and self.watch.gone is None:
-            self._last_epoch = head.epoch
+        epochs = self.parts.epochs
+        if mine and head.epoch > epochs.get(head.stream, 0) and self.watch.gone is None:
+            epochs[head.stream] = head.epoch
             self._granted(head)
         self._tell()
 
@@ -205,10 +229,6 @@ class LocalStream:
         if self.leading is leading:
             self.leading = None
         self.last_error = why_ended(leading)
-        if not leading.ready.done():
-            leading.ready.cancel()
-        elif not leading.ready.cancelled():
-            leading.ready.exception()  # seen
         self._tell()
         self.parts.close(self)
 

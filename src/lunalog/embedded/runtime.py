@@ -29,6 +29,10 @@ class EmbeddedRuntime(JournalRuntime):
         """Run `main()` beside the caller, on the same loop."""
         return TaskWorker(self._tasks.start(main(), name))
 
+    async def stop(self) -> None:
+        """End what still runs on it."""
+        await self._tasks.cancel()
+
 
 class MemoryRuntime(EmbeddedRuntime):
     """Nothing leaves the loop: disks are memory and their work is done at once."""

@@ -27,6 +27,12 @@ OTHER = Peer("engine-2", b"j" * 16)
 MEMBERS = tuple(Member(f"s{n}", 1) for n in range(3))
 
 
+class Queue:
+    """Takes appends until it has an error."""
+
+    error = None
+
+
 class FakeLeading:
     """An epoch whose every step the test makes."""
 
@@ -34,6 +40,7 @@ class FakeLeading:
         loop = asyncio.get_running_loop()
         self.epoch = watch.head.epoch
         self.ready, self.ended = loop.create_future(), loop.create_future()
+        self.queue = None
         self.writers = []
         self.is_started = False
         self.resigned = 0
@@ -55,6 +62,13 @@ class FakeLeading:
 
     def register_writer(self, writer):
         self.writers.append(writer)
+
+    def become_ready(self):
+        self.queue = Queue()
+        self.ready.set_result(None)
+
+    def abandon(self, error):
+        self.ended.set_result(error)
 
     def lose(self, error=None):
         self.ended.set_result(error or FencedError("epoch 9 was promised"))
@@ -103,7 +117,7 @@ class Bench:
         """Make this client the leader of `epoch`, ready."""
         self.local.watch.stand(is_candidate=True)
         self.grant(epoch)
-        self.leadings[-1].ready.set_result(None)
+        self.leadings[-1].become_ready()
         await asyncio.sleep(0)
         return self.leadings[-1]
 
@@ -159,7 +173,7 @@ async def test_leader_shows_once_it_may_acknowledge_and_not_at_the_grant(bench):
     bench.local.watch.stand(is_candidate=True)
     bench.grant(3)
     assert bench.local.role_state(is_candidate=True).role is Role.FOLLOWER
-    bench.leadings[0].ready.set_result(None)
+    bench.leadings[0].become_ready()
     assert bench.local.role_state(is_candidate=True).role is Role.LEADER
     bench.grant(4, OTHER)  # the watch knows before the leadership does
     state = bench.local.role_state(is_candidate=True)
@@ -174,7 +188,31 @@ async def test_a_takeover_that_failed_is_no_leadership(bench):
     assert not bench.local.is_leading
     assert bench.local.leading is None
     assert isinstance(bench.local.last_error, FencedError)
-    assert bench.leadings[0].ready.cancelled()
+
+
+async def test_a_leader_that_resigns_is_none_any_more(bench):
+    leading = await bench.leads(3)
+    assert bench.local.is_leading
+    leading.queue.error = NotLeaderError("resigning")
+    assert not bench.local.is_leading
+
+
+async def test_no_epoch_is_ever_started_twice(bench):
+    """The journal may forget a stream and open it again: the same grant starts nothing (R2)."""
+    leading = await bench.leads(3)
+    leading.lose()
+    await asyncio.sleep(0)
+    bench.local.close()
+    LocalStream(bench.local.parts, bench.link.watch(bench.local.watch.view))
+    bench.head(epoch=3, leader=ME, released=False, next=8)
+    assert len(bench.leadings) == 1
+
+
+async def test_the_end_of_the_journal_ends_the_epoch(bench):
+    leading = await bench.leads(3)
+    bench.local.end(ClosedError("closed"))
+    assert isinstance(leading.ended.result(), ClosedError)
+    assert isinstance(bench.local.watch.gone, ClosedError)
 
 
 async def test_a_grant_that_nobody_wants_any_more_is_given_back(bench, master):
@@ -297,7 +335,7 @@ async def test_a_failed_takeover_is_waited_out(bench):
     await asyncio.sleep(0.01)
     assert not task.done()
     bench.grant(5)
-    bench.leadings[1].ready.set_result(None)
+    bench.leadings[1].become_ready()
     await task
     assert bench.leadings[1].resigned == 1
 

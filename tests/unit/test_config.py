@@ -1,0 +1,86 @@
+"""Settings: defaults, then file, then environment, then flags; checked as a whole."""
+
+import dataclasses
+
+import pytest
+
+from lunalog import limits
+from lunalog.config import ClientConfig, MasterConfig, ServerConfig, load
+from lunalog.errors import UsageError
+
+KINDS = (ClientConfig, ServerConfig, MasterConfig)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_defaults_fit_each_other(kind):
+    load(kind).validate()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_setting_can_come_from_the_environment(kind):
+    """As text, with the type of its default."""
+    role = kind.__name__.removesuffix("Config").upper()
+    for field in dataclasses.fields(kind):
+        default = getattr(kind(), field.name)
+        if isinstance(default, tuple):
+            continue
+        text = "3" if default is None else str(default)
+        found = load(kind, environment={f"LUNALOG_{role}_{field.name.upper()}": text})
+        assert getattr(found, field.name) == (3 if default is None else default)
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path):
+    file = tmp_path / "lunalog.toml"
+    file.write_text("[master]\nport = 1\nlease_ms = 9000\nservers = 3\n[client]\nnonsense = 1\n")
+    environment = {"LUNALOG_MASTER_PORT": "2", "LUNALOG_MASTER_LEASE_MS": "8000", "OTHER": "x"}
+    found = load(
+        MasterConfig, file=file, environment=environment, flags={"port": 5, "servers": None}
+    )
+    assert (found.port, found.lease_ms, found.servers) == (5, 8000, 3)
+
+
+def test_lists(tmp_path):
+    file = tmp_path / "lunalog.toml"
+    file.write_text('[server]\nlabels = ["rack=1", "host=a"]\n')
+    assert load(ServerConfig, file=file).labels == ("rack=1", "host=a")
+    found = load(ServerConfig, environment={"LUNALOG_SERVER_LABELS": "rack=2,host=b"})
+    assert found.labels == ("rack=2", "host=b")
+
+
+def test_an_unknown_setting_is_an_error():
+    with pytest.raises(UsageError, match="unknown client setting: speed"):
+        load(ClientConfig, environment={"LUNALOG_CLIENT_SPEED": "9"})
+
+
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
+    with pytest.raises(UsageError, match="cannot read settings"):
+        load(ClientConfig, file=tmp_path / "none.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("= x")
+    with pytest.raises(UsageError, match="cannot read settings"):
+        load(ClientConfig, file=broken)
+
+
+def test_a_number_that_is_none_is_an_error():
+    with pytest.raises(UsageError, match="'fast' is not a number"):
+        load(ClientConfig, environment={"LUNALOG_CLIENT_HEARTBEAT_MS": "fast"})
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (ClientConfig(heartbeat_ms=0), "heartbeat_ms"),
+        (ClientConfig(lease_fraction=1.1), "lease_fraction"),
+        (ClientConfig(in_flight_bytes_max=1), "in_flight_bytes_max"),
+        (ClientConfig(batch_bytes_max=limits.FRAME_BYTES_MAX), "batch_bytes_max"),
+        (ServerConfig(heartbeat_ms=0), "heartbeat_ms"),
+        (ServerConfig(extent_bytes=limits.MIB), "extent_bytes"),
+        (ServerConfig(wal_queue_bytes_max=1), "wal_queue_bytes_max"),
+        (MasterConfig(heartbeat_ms=1000), "lease_ms"),
+        (MasterConfig(server_lost_ms=1000), "server_lost_ms"),
+        (MasterConfig(servers=-1), "servers"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other(config, message):
+    with pytest.raises(UsageError, match=message):
+        config.validate()

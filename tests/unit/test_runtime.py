@@ -1,0 +1,155 @@
+"""The system's side of the seam: threads, mailboxes, TCP, and tasks that never fail in silence."""
+
+import asyncio
+import threading
+
+import pytest
+
+from lunalog.runtime import SystemRuntime, Tasks, ThreadMailbox, drive
+
+
+class Failing(SystemRuntime):
+    """A runtime that remembers instead of ending the process."""
+
+    def __init__(self):
+        super().__init__()
+        self.failed = []
+
+    def fail(self, error):
+        self.failed.append(error)
+
+
+async def test_clocks_and_chance():
+    runtime = SystemRuntime()
+    first = runtime.now()
+    assert runtime.now() >= first
+    assert runtime.wall_us() > 1_600_000_000_000_000
+    assert len(runtime.random_bytes(16)) == 16
+    assert runtime.random_bytes(16) != runtime.random_bytes(16)
+    assert SystemRuntime().random.random() != runtime.random.random()
+
+
+def test_driving_what_never_suspends():
+    async def work():
+        return 7
+
+    async def suspends():
+        await asyncio.sleep(0)
+
+    assert drive(work()) == 7
+    with pytest.raises(RuntimeError, match="suspended where it must not"):
+        drive(suspends())
+
+
+async def test_a_worker_takes_from_its_mailbox_until_it_is_closed():
+    runtime, taken = Failing(), []
+    mailbox = runtime.mailbox()
+
+    async def main():
+        while items := await mailbox.take_all():
+            taken.extend(items)
+        assert await mailbox.take_all() == []
+
+    worker = runtime.start_worker("test", main)
+    for n in range(100):
+        mailbox.put(n)
+    mailbox.close()
+    mailbox.put("dropped")
+    await worker.join()
+    assert taken == list(range(100))
+    assert runtime.failed == []
+
+
+def test_all_that_waits_is_taken_at_once():
+    mailbox = ThreadMailbox()
+    mailbox.put(None)
+    mailbox.put(1)
+    assert drive(mailbox.take_all()) == [None, 1]
+
+
+async def test_a_loop_of_its_own_runs_beside_this_one():
+    runtime, seen = Failing(), []
+
+    async def main():
+        await asyncio.sleep(0)
+        seen.append(threading.current_thread().name)
+
+    await runtime.start_loop("beat", main).join()
+    assert seen == ["lunalog-beat"]
+
+
+async def test_a_worker_that_fails_fails_the_node():
+    runtime = Failing()
+
+    async def main():
+        raise ValueError("bug")
+
+    await runtime.start_worker("test", main).join()
+    assert [str(error) for error in runtime.failed] == ["bug"]
+
+
+async def test_offload_returns_from_another_thread():
+    async def work():
+        return threading.current_thread()
+
+    assert await SystemRuntime().offload(work()) is not threading.current_thread()
+
+
+async def test_tasks_fail_loudly_and_end_together():
+    runtime = Failing()
+    tasks = Tasks(runtime)
+
+    async def bug():
+        raise ValueError("bug")
+
+    async def forever():
+        await asyncio.sleep(60)
+
+    task = tasks.start(forever(), "b")
+    other = tasks.start(forever(), "a")
+    failing = tasks.start(bug(), "c")
+    await asyncio.wait([failing])
+    await asyncio.sleep(0)
+    assert [str(error) for error in runtime.failed] == ["bug"]
+    await tasks.cancel()
+    assert task.cancelled()
+    assert other.cancelled()
+
+
+async def test_an_owner_may_cancel_from_one_of_its_own_tasks():
+    tasks, ended = Tasks(Failing()), []
+
+    async def ending():
+        await tasks.cancel()
+        ended.append(True)
+
+    await tasks.start(ending(), "x")
+    assert ended == [True]
+
+
+async def test_tcp_carries_bytes_both_ways():
+    network = SystemRuntime().network
+    got = asyncio.get_running_loop().create_future()
+
+    class Echo(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def data_received(self, data):
+            self.transport.write(data)
+
+    class Client(asyncio.Protocol):
+        def connection_made(self, transport):
+            transport.write(b"ping")
+            self.transport = transport
+
+        def data_received(self, data):
+            got.set_result(data)
+            self.transport.close()
+
+    listener = await network.listen(Echo, ("127.0.0.1", 0))
+    await network.connect(Client, listener.address)
+    assert await got == b"ping"
+    await listener.close()
+    with pytest.raises(OSError, match=r"Connect call failed|refused"):
+        await network.connect(Client, listener.address)
