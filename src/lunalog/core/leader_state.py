@@ -294,6 +294,10 @@ class LeaderState:
         self._healthy_at = now
         return self._settle([], now)
 
+    def lost(self, error: LunalogError) -> list[Effect]:
+        """The driver has learned that the epoch is over, or that nobody can be told any more."""
+        return self._end(error, is_release_due=False)
+
     def abandon(self, error: LunalogError) -> list[Effect]:
         """The journal ends, or the driver cannot go on."""
         return self._end(error, is_release_due=True)

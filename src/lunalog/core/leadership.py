@@ -135,7 +135,7 @@ class LeaderMachine(LeaderState):
             self.committed = decision.end
             self.outbox = Outbox(decision.end, decision.chain, self.settings.in_flight_bytes_max)
             for copy in decision.frames:
-                self.outbox.add(*copy)
+                self.outbox.add(copy.first, copy.count, copy.crc, copy.frame)
             InvariantError.check(self.tail == decision.tail, "R6: T is the end of the carry-over")
         return out
 

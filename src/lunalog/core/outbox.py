@@ -7,17 +7,16 @@ replica that comes back can be compared before anything more is sent to it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import NamedTuple
+
+import msgspec
 
 from lunalog.core import chain as chains
 from lunalog.errors import InvariantError
 from lunalog.types import Chain, Sequence
 
-Extend = Callable[[Chain, Sequence, int, int], Chain]
 
-
-class CopiedFrame(NamedTuple):
+class CopiedFrame(msgspec.Struct, frozen=True, gc=False):
     """One whole frame whose checksum was verified."""
 
     first: Sequence

@@ -1,0 +1,361 @@
+"""Appends between their callers and the wire: batches on the way out, futures on the way back.
+
+Hot path: an event costs one future, two list appends, a sum and a comparison; a frame is joined and
+checksummed once.  An idle leader's batch leaves at the end of the loop's turn (a lone awaited append
+at once); while frames are under way the batch grows until one of them is acknowledged or it is full.
+
+Source: design.md sections 5, 8 and 10; R4, R26, I2, I17, K4; traps 18, 40, 45.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from typing import Any, Final, NamedTuple
+
+from lunalog import limits
+from lunalog.config import ClientConfig
+from lunalog.errors import (
+    ConflictError,
+    LunalogError,
+    NotLeaderError,
+    OutcomeUnknownError,
+    OverloadedError,
+    PayloadTooLargeError,
+    UsageError,
+)
+from lunalog.types import Epoch, Sequence, StreamId
+from lunalog.wire import frames
+
+BUSY_FRAMES: Final = 4
+"""With so many frames under way a batch that is not full waits for an acknowledgement."""
+EVENT_OVERHEAD_BYTES: Final = 4
+"""An event's place in the column of lengths."""
+Emit = Callable[[Sequence, int, bytes], bool]
+
+
+class Unacked(NamedTuple):
+    """One frame that is not committed yet, and who waits for it."""
+
+    first: Sequence
+    end: Sequence
+    bytes: int
+    futures: list[asyncio.Future[int]] | asyncio.Future[range]
+
+
+def as_payload(payload: object) -> bytes:
+    """Return the payload as bytes of its own; raises `UsageError` for what is not bytes-like."""
+    if isinstance(payload, bytes | bytearray | memoryview):
+        return bytes(payload)
+    try:
+        return bytes(memoryview(payload))  # type: ignore[arg-type]
+    except TypeError:
+        raise UsageError(
+            f"an event is bytes, not {type(payload).__name__}; nothing was sent: encode it first"
+        ) from None
+
+
+def check_size(size: int) -> None:
+    """Raise `PayloadTooLargeError` for an event past the protocol's limit."""
+    if size > limits.PAYLOAD_BYTES_MAX:
+        raise PayloadTooLargeError(
+            f"an event of {size} bytes is past the limit of {limits.PAYLOAD_BYTES_MAX}; "
+            "nothing was sent: store large values elsewhere and append a reference"
+        )
+
+
+class AppendQueue:
+    """All appends of one epoch, in the order of their sequences.
+
+    Invariants: sequences are given in order of arrival; futures resolve in that order; every future
+    ends exactly once, at the latest when the epoch does.
+    """
+
+    def __init__(  # noqa: PLR0917  made in one place
+        self,
+        stream: StreamId,
+        epoch: Epoch,
+        tail: Sequence,
+        config: ClientConfig,
+        emit: Emit,
+        clock_us: Callable[[], int],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.create_future: Callable[[], asyncio.Future[Any]] = self.loop.create_future
+        self.payloads: list[bytes] = []
+        self.futures: list[asyncio.Future[int]] = []
+        self.size = 0
+        """Bytes of the batch being filled, lengths included."""
+        self.limit = config.batch_bytes_max
+        """From this size on an append must look closer: the batch or the queue is full, or over."""
+        self.is_due = False
+        """True while the batch will leave by itself."""
+        self.framed = tail
+        """First sequence that no frame has."""
+        self.committed = tail
+        self.handed = tail
+        """Everything below was handed to some socket at least."""
+        self.error: LunalogError | None = None
+        """Why nothing more can be appended."""
+        self._stream = stream
+        self._epoch = epoch
+        self._batch_bytes_max = config.batch_bytes_max
+        self._bytes_max = config.in_flight_bytes_max
+        self._emit = emit
+        self._clock_us = clock_us
+        self._unacked: deque[Unacked] = deque()
+        self._unacked_bytes = 0
+        self._room: deque[asyncio.Future[None]] = deque()
+        self._settled: deque[tuple[Sequence, asyncio.Future[None]]] = deque()
+        self._is_waiting = False
+        """True while the batch waits for an acknowledgement."""
+
+    def __repr__(self) -> str:
+        return (
+            f"<AppendQueue {self.committed}..{self.framed}..{self.tail}, {self.in_flight_bytes} B>"
+        )
+
+    @property
+    def tail(self) -> Sequence:
+        """The sequence of the next append."""
+        return self.framed + len(self.payloads)
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Bytes that are not acknowledged."""
+        return self._unacked_bytes + self.size
+
+    @property
+    def is_idle(self) -> bool:
+        """True when nothing is under way and nothing waits."""
+        return not self._unacked and not self.payloads
+
+    # ------------------------------------------------------------------ in
+
+    def add_soon(self, payload: bytes, expected: Sequence | None = None) -> asyncio.Future[int]:
+        """Queue one event with all checks; the writer has a short cut for the common case."""
+        self._check(expected)
+        check_size(len(payload))
+        size = len(payload) + EVENT_OVERHEAD_BYTES
+        self._take_room(size)
+        if self.size + size > limits.FRAME_BYTES_MAX - frames.HEAD_BYTES:
+            self.flush()
+        self.size += size
+        future: asyncio.Future[int] = self.create_future()
+        self.payloads.append(payload)
+        self.futures.append(future)
+        if self.size >= self._batch_bytes_max:
+            self.flush()
+        elif not self.is_due:
+            self.schedule()
+        return future
+
+    def add_many(
+        self, payloads: list[bytes], expected: Sequence | None = None
+    ) -> asyncio.Future[range]:
+        """Queue one frame of its own: all of it or nothing is applied."""
+        self._check(expected)
+        size = self.check_many(payloads)
+        self._take_room(size)
+        self.flush()
+        future: asyncio.Future[range] = self.create_future()
+        if payloads:
+            self._frame(payloads, future, size)
+        else:
+            future.set_result(range(self.tail, self.tail))
+        return future
+
+    @staticmethod
+    def check_many(payloads: list[bytes]) -> int:
+        """Return the bytes of one frame of these; raises `PayloadTooLargeError`."""
+        check_size(max(map(len, payloads), default=0))
+        size = sum(map(len, payloads)) + EVENT_OVERHEAD_BYTES * len(payloads)
+        if (
+            size > limits.FRAME_BYTES_MAX - frames.HEAD_BYTES
+            or len(payloads) > limits.FRAME_EVENTS_MAX
+        ):
+            raise PayloadTooLargeError(
+                f"{len(payloads)} events of {size} bytes do not fit into one frame of at most "
+                f"{limits.FRAME_BYTES_MAX} bytes and {limits.FRAME_EVENTS_MAX} events; "
+                "nothing was sent: append them in parts"
+            )
+        return size
+
+    def schedule(self) -> None:
+        """Let the batch leave at the end of this turn."""
+        self.is_due = True
+        self.loop.call_soon(self._turn_ended)
+
+    def _turn_ended(self) -> None:
+        if len(self._unacked) >= BUSY_FRAMES:
+            self._is_waiting = True  # the next acknowledgement sends it
+            return
+        self.flush()
+
+    def _check(self, expected: Sequence | None) -> None:
+        if self.error is not None:
+            raise type(self.error)(self.error.message, **self.error.fields)
+        if expected is not None and expected != self.tail:
+            raise ConflictError(
+                f"expected sequence {expected}, the tail is {self.tail}; nothing was sent",
+                expected=expected,
+                found=self.tail,
+            )
+
+    def _take_room(self, size: int) -> None:
+        if not self.has_room(size):
+            raise OverloadedError(
+                f"{self.in_flight_bytes} bytes are in flight, the limit is {self._bytes_max}; "
+                "nothing was sent: await writer.drain() first"
+            )
+
+    def has_room(self, size: int) -> bool:
+        """True if `size` more bytes may be in flight; a lone event always may."""
+        held = self.in_flight_bytes
+        return held + size <= self._bytes_max or held == 0
+
+    # ------------------------------------------------------------------ out
+
+    def flush(self) -> None:
+        """Make a frame of the batch and send it."""
+        self.is_due = self._is_waiting = False
+        if not self.payloads:
+            return
+        payloads, self.payloads = self.payloads, []
+        futures, self.futures = self.futures, []
+        size, self.size = self.size, 0
+        self._frame(payloads, futures, size)
+
+    def _frame(
+        self,
+        payloads: list[bytes],
+        futures: list[asyncio.Future[int]] | asyncio.Future[range],
+        size: int,
+    ) -> None:
+        first = self.framed
+        self.framed = end = first + len(payloads)
+        self._unacked.append(Unacked(first, end, size, futures))
+        self._unacked_bytes += size
+        self._set_limit()
+        frame = frames.build(self._stream, first, self._epoch, self._clock_us(), payloads)
+        if self._emit(first, len(payloads), frame):
+            self.handed = end
+
+    def _set_limit(self) -> None:
+        room = self._bytes_max - self._unacked_bytes
+        self.limit = self._batch_bytes_max if room > self._batch_bytes_max else max(room, 0)
+
+    # ------------------------------------------------------------------ back
+
+    def commit(self, committed: Sequence) -> None:
+        """Everything below `committed` is on an ack quorum: tell who waits, in order."""
+        self.committed = committed
+        unacked = self._unacked
+        while unacked and unacked[0].end <= committed:
+            first, end, size, futures = unacked.popleft()
+            self._unacked_bytes -= size
+            if isinstance(futures, list):
+                _resolve(futures, first)
+            elif not futures.done():
+                futures.set_result(range(first, end))
+        self._set_limit()
+        if self._is_waiting and len(unacked) < BUSY_FRAMES:
+            self._is_waiting = False
+            self.loop.call_soon(self._turn_ended)  # behind those who were just told
+        if self._room:
+            self._wake_room()
+        while self._settled and self._settled[0][0] <= committed:
+            _set(self._settled.popleft()[1])
+
+    async def room(self, size: int) -> None:
+        """Wait until `size` more bytes may be in flight, or the epoch is over."""
+        while self.error is None and not self.has_room(size):
+            waiter: asyncio.Future[None] = self.create_future()
+            self._room.append(waiter)
+            await waiter
+
+    def _wake_room(self) -> None:
+        while self._room and self.in_flight_bytes < self._bytes_max:
+            waiting, self._room = self._room, deque()
+            for waiter in waiting:
+                _set(waiter)
+
+    async def settled(self) -> None:
+        """Wait until everything that is queued now is committed; raises what it ended with."""
+        self.flush()
+        target = self.framed
+        if self.error is None and self.committed < target:
+            waiter: asyncio.Future[None] = self.create_future()
+            self._settled.append((target, waiter))
+            await waiter
+        if self.committed < target and self.error is not None:
+            raise self._outcome(target - 1, self.error)
+
+    def stop(self, error: LunalogError) -> None:
+        """Take nothing more; what is queued still leaves."""
+        if self.error is None:
+            self.flush()
+            self.error = error
+            self.limit = 0
+
+    def end(self, error: LunalogError) -> None:
+        """The epoch is over: every append that is not committed has its final outcome now.
+
+        `NotLeaderError` for what no socket got, `OutcomeUnknownError` for the rest: recovery may keep
+        it (trap 17).
+        """
+        self.error = error
+        self.limit = 0
+        for entry in self._unacked:
+            futures: list[Any] = (
+                entry.futures if isinstance(entry.futures, list) else [entry.futures]
+            )
+            for sequence, future in enumerate(futures, entry.first):
+                _fail(future, self._outcome(sequence, error))
+        for sequence, future in enumerate(self.futures, self.framed):
+            _fail(future, self._outcome(sequence, error))
+        self._unacked.clear()
+        self.payloads, self.futures = [], []
+        self.size = self._unacked_bytes = 0
+        for waiter in self._room:
+            _set(waiter)
+        for _, waiter in self._settled:
+            _set(waiter)
+        self._room.clear()
+        self._settled.clear()
+
+    def _outcome(self, sequence: Sequence, error: LunalogError) -> LunalogError:
+        if sequence < self.handed:
+            return OutcomeUnknownError(
+                f"append {sequence} was sent, but its fate is not known ({error.message}): read the "
+                "tail before you repeat it",
+                sequence=sequence,
+            )
+        if isinstance(error, NotLeaderError):
+            return NotLeaderError(f"not sent: {error.message}", leader=error.leader)
+        return type(error)(error.message, **error.fields)
+
+
+def _resolve(futures: list[asyncio.Future[int]], first: Sequence) -> None:
+    """Set each future to its sequence; those that were cancelled stay so."""
+    pairs = zip(futures, count(first), strict=False)
+    while True:
+        try:
+            for future, sequence in pairs:
+                future.set_result(sequence)
+        except asyncio.InvalidStateError:
+            continue
+        return
+
+
+def _set(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _fail(future: asyncio.Future[Any], error: LunalogError) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # whoever waits gets it; who does not has `flush` and every later call
