@@ -29,6 +29,8 @@ from lunalog.wire.messages import Message, ResignWanted
 
 logger = logging.getLogger("lunalog.master")
 
+RESIGNED_S: Final = 0.25
+"""Who has just resigned and is alone gets the stream back after this: it may be about to leave."""
 APPLIED_MAX: Final = 100_000
 """Streams of which one client's replay position is remembered."""
 
@@ -36,12 +38,14 @@ APPLIED_MAX: Final = 100_000
 class Campaign:
     """Who would lead one stream, and what was asked about its next leader."""
 
-    __slots__ = ("candidates", "gave_up", "is_electing", "target", "waiters")
+    __slots__ = ("candidates", "gave_up", "is_electing", "resigned", "target", "waiters")
 
     def __init__(self) -> None:
         self.candidates: dict[LeaderIncarnation, tuple[Peer, int, Connection]] = {}
         self.gave_up: dict[LeaderIncarnation, int] = {}
         self.is_electing = False
+        self.resigned: tuple[LeaderIncarnation, float] | None = None
+        """Who released the epoch last, and when."""
         self.target: str | None = None
         self.waiters: list[asyncio.Future[None]] = []
 
@@ -160,6 +164,11 @@ class Elections:
         head = stream.head
         if head.open is not None and head.open.id.epoch == head.epoch:
             campaign.gave_up.clear()
+        if head.released and head.leader is not None and campaign.resigned is None:
+            campaign.resigned = (head.leader.incarnation, self._now())
+            asyncio.get_running_loop().call_later(RESIGNED_S + 0.01, self.consider, stream.id)
+        elif not head.released:
+            campaign.resigned = None
         for waiter in campaign.waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -212,6 +221,7 @@ class Elections:
             )
             for incarnation, (peer, number, _) in campaign.candidates.items()
             if self._leases.is_eligible(incarnation, now)
+            and not (campaign.resigned and _has_just(campaign.resigned, incarnation, now))
         ]
         head = stream.head
         return choose(
@@ -323,3 +333,9 @@ class Elections:
             await waiter
         finally:
             campaign.waiters.remove(waiter)
+
+
+def _has_just(
+    resigned: tuple[LeaderIncarnation, float], incarnation: LeaderIncarnation, now: float
+) -> bool:
+    return resigned[0] == incarnation and now - resigned[1] < RESIGNED_S
