@@ -318,14 +318,19 @@ class SingleWriteJournal:
     # ------------------------------------------------------------------ roles
 
     async def state(self, name: str) -> tuple[Role, Peer | None]:
-        """This client's role for a stream, and who leads it (none: nobody does)."""
+        """This client's role for a stream, and who leads it now.
+
+        None: nobody does, also when the last leader died and nobody has taken over yet.
+        """
         local = await self._streams.open(name)
         try:
+            is_vacant = False
             if not local.is_leading:
                 reply: ViewReply = await self._admin.get(name, None)
                 local.watch.merge(reply.view)
+                is_vacant = reply.is_vacant
             found = local.role_state(is_candidate=True)
-            return found.role, found.leader
+            return found.role, None if is_vacant else found.leader
         finally:
             self._streams.close(local)
 
@@ -374,8 +379,7 @@ class SingleWriteJournal:
         is none, and after that one has ended, all that modifies raises `NotLeaderError`.
         """
         local = await self._streams.open(name)
-        writer: StreamWriter = local.open_writer()
-        return writer
+        return local.open_writer()
 
     async def open_stream_reader(
         self,

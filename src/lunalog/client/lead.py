@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from lunalog.client.stream import Leading, LocalStream, why_ended
+from lunalog.client.writer import StreamWriter
 from lunalog.errors import (
     DeadlineExceededError,
     LunalogError,
@@ -59,7 +60,7 @@ class LeadScope:
         self._is_lost = False
         """True once the epoch ended under the body, which was then cancelled by us, once."""
 
-    async def __aenter__(self) -> Any:
+    async def __aenter__(self) -> StreamWriter:
         if self._local is not None or self._leading is not None:
             raise UsageError("a lead scope is entered once: call journal.lead again")
         local = await self._open_stream()

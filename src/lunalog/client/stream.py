@@ -37,6 +37,7 @@ from lunalog.wire.messages import AskLeader, GetStream, ReadPoint, Release
 if TYPE_CHECKING:
     from lunalog.client.batching import AppendQueue
     from lunalog.client.watch import StreamWatch
+    from lunalog.client.writer import StreamWriter
 
 ASK_TIMEOUT_S: Final = 2.0
 """One question to the leader through one replica."""
@@ -74,7 +75,7 @@ class Leading(Protocol):
         """End it at once, for this reason."""
         ...
 
-    def register_writer(self, writer: Any) -> None:
+    def register_writer(self, writer: StreamWriter) -> None:
         """Bind a writer to this epoch, for good."""
         ...
 
@@ -88,7 +89,7 @@ class Parts:
     session: Session
     tasks: Tasks
     make_leading: Callable[[StreamWatch], Leading]
-    make_writer: Callable[[StreamWatch], Any]
+    make_writer: Callable[[StreamWatch], StreamWriter]
     close: Callable[[LocalStream], None]
     """One user of a stream less."""
     epochs: dict[StreamId, Epoch] = field(default_factory=dict)
@@ -107,7 +108,7 @@ class LocalStream:
         self.users = 0
         self.last_error: LunalogError | None = None
         """Why the last epoch that was led here ended."""
-        self._unbound: list[Any] = []
+        self._unbound: list[StreamWriter] = []
         self._listeners: dict[int, Callable[[], None]] = {}
         self._next_listener = 0
         self._readers = 0
@@ -234,7 +235,7 @@ class LocalStream:
 
     # ------------------------------------------------------------------ writers
 
-    def open_writer(self) -> Any:
+    def open_writer(self) -> StreamWriter:
         """A writer, bound to the epoch that is led now or else to the next one (R2)."""
         writer = self.parts.make_writer(self.watch)
         leading = self.leading

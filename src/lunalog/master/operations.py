@@ -97,7 +97,7 @@ class Operations:
         found = self._table.named(name)
         if found is None:
             raise StreamNotFoundError(f"no stream is named {name!r}")
-        return ViewReply(self._publisher.view(found))
+        return ViewReply(self._publisher.view(found), self._elections.is_vacant(found))
 
     def page(self, request: ListStreams) -> StreamList:
         """Return one page of heads in order of name."""

@@ -62,6 +62,8 @@ class ViewReply(msgspec.Struct, frozen=True, array_like=True, tag=53):
     """A whole view."""
 
     view: StreamView
+    is_vacant: bool = False
+    """True when the lease of who the head names is over, or it names nobody: nobody leads now."""
 
 
 class WatchStream(msgspec.Struct, frozen=True, array_like=True, tag=54):
