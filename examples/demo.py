@@ -31,7 +31,7 @@ from lunalog import SingleWriteJournal
 from lunalog.cli.exits import TerminatedError
 from lunalog.cli.options import Settings
 from lunalog.cli.running import run
-from lunalog.errors import LunalogError
+from lunalog.errors import AvailabilityError, LunalogError
 from lunalog.orchestrator.dev import DevCluster
 from lunalog.runtime import SystemRuntime
 
@@ -119,23 +119,22 @@ class Demo:
     @contextlib.asynccontextmanager
     async def _journal(self) -> AsyncIterator[SingleWriteJournal]:
         """Connect as soon as the master answers."""
-        async with asyncio.timeout(STALL_S):
-            while True:
-                if self.cluster.failed is not None:
-                    raise DemoError(f"the cluster does not start: {self.cluster.failed}")
-                try:
-                    journal = SingleWriteJournal.connect(self.cluster.url, peer="demo")
-                    await journal.__aenter__()
-                    break
-                except LunalogError as error:
-                    if not error.retryable:
-                        raise
-                    await asyncio.sleep(0.05)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + STALL_S
+        while not await self._answers():
+            if self.cluster.failed is not None or loop.time() > deadline:
+                raise DemoError(f"the cluster does not start: {self.cluster.failed or 'no answer'}")
+            await asyncio.sleep(0.05)
         self.cluster.note_up()
-        try:
+        async with SingleWriteJournal.connect(self.cluster.url, peer="demo") as journal:
             yield journal
-        finally:
-            await journal.aclose()
+
+    async def _answers(self) -> bool:
+        try:
+            async with SingleWriteJournal.connect(self.cluster.url, peer="demo-0", timeout=0.2):
+                return True
+        except AvailabilityError:
+            return False
 
     # ------------------------------------------------------------------ the acts
 

@@ -39,7 +39,8 @@ def health_command(settings: Settings, wait: bool) -> int:
     elif rows:
         show_table(("severity", "finding"), rows)
     else:
-        click.echo("healthy: " + ", ".join(f"{v} {k}" for k, v in sorted(found.numbers.items())))
+        numbers = (f"{key.replace('_', ' ')} {n}" for key, n in sorted(found.numbers.items()))
+        click.echo("healthy: " + ", ".join(numbers))
     return exits.UNHEALTHY if rows else exits.OK
 
 

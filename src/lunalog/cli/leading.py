@@ -11,7 +11,8 @@ from lunalog.cli.running import LONG_S
 from lunalog.errors import DeadlineExceededError, NotLeaderError
 
 if TYPE_CHECKING:
-    from lunalog import SingleWriteJournal, StreamWriter
+    from lunalog.client.journal import SingleWriteJournal
+    from lunalog.client.writer import StreamWriter
 
 
 @contextlib.asynccontextmanager
@@ -42,7 +43,7 @@ def time_of(settings: Settings) -> float:
 async def refuse_if_led(journal: SingleWriteJournal, stream: str) -> None:
     """Raise `NotLeaderError` if somebody leads."""
     _, leader = await journal.state(stream)
-    if leader is not None:
+    if leader is not None and leader != journal.peer:
         raise NotLeaderError(
             f"{stream} is led by {leader.name}; nothing was sent; wait for your turn with --wait, "
             f"or take over in peace: lunalog transfer {stream}",

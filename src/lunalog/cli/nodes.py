@@ -108,7 +108,7 @@ def server_command(
         server = JournalServer(runtime, SystemDisk(data), addresses, chosen)
         await server.start()
         line = {"server": server.name, "address": show(server.address), "data": str(data)}
-        return Node("server_started", line, server.stop, server.wait_left)
+        return Node("server_listening", line, server.stop, server.wait_left)
 
     return run_node(settings, start, pid_file, lifeline, (masters,))
 
@@ -169,7 +169,7 @@ def master_command(
         master = Master(runtime, store, chosen, orchestrator)
         await master.start()
         line = {"address": show(master.address), "cluster": master.cluster, "data": str(data)}
-        return Node("master_started", line, master.stop)
+        return Node("master_listening", line, master.stop)
 
     return run_node(settings, start, pid_file, lifeline)
 
@@ -256,7 +256,7 @@ async def _serve(
     await node.stop()
     if held is not None:
         held.release()
-    logger.info(node.event.replace("started", "stopped"), extra=node.line)
+    logger.info(node.event.replace("listening", "stopped"), extra=node.line)
     return LEFT_EXIT_CODE if has_left else exits.OK
 
 

@@ -13,7 +13,7 @@ from lunalog.cli.running import ask, connected, note, run
 from lunalog.types import Peer, RoleState
 
 if TYPE_CHECKING:
-    from lunalog import SingleWriteJournal
+    from lunalog.client.journal import SingleWriteJournal
 
 
 @click.command("watch")

@@ -17,7 +17,7 @@ from lunalog.cli.options import Settings
 from lunalog.errors import DeadlineExceededError
 
 if TYPE_CHECKING:
-    from lunalog import SingleWriteJournal
+    from lunalog.client.journal import SingleWriteJournal
 
 T = TypeVar("T")
 LONG_S = 10.0
@@ -100,10 +100,10 @@ async def connected(
     """Connect to the cluster for the time of the body."""
     from lunalog import SingleWriteJournal
 
-    journal = SingleWriteJournal.connect(
+    opening = SingleWriteJournal.connect(
         settings.cluster, peer=peer or peer_name("cli"), config=client_config(settings)
     )
-    async with journal:
+    async with opening as journal:
         yield journal
 
 

@@ -9,11 +9,11 @@ import click
 from lunalog.cli import exits
 from lunalog.cli.leading import leading
 from lunalog.cli.options import Settings, shared
-from lunalog.cli.render import moment, show_one, show_rows, size
+from lunalog.cli.render import moment, show_one, show_rows
 from lunalog.cli.running import ask, connected, note, peer_name, run, time_limit
 
 if TYPE_CHECKING:
-    from lunalog import SingleWriteJournal
+    from lunalog.client.journal import SingleWriteJournal
     from lunalog.types import StreamDescription
 
 
@@ -97,7 +97,7 @@ def describe_row(described: StreamDescription) -> dict[str, Any]:
         "sealed_end": head.next if head.open is None else head.open.first,
         "is_open": head.open is not None,
         "created": moment(head.created_us),
-        "segment_size": size(head.policy.segment_bytes_max),
+        "segment_bytes_max": head.policy.segment_bytes_max,
     }
 
 
