@@ -142,20 +142,13 @@ class Leases:
 
     def judge(self, now: float) -> list[Session]:
         """Return the sessions that lost their lease since the last time; closed ones are over."""
-        lapsed = [
-            session
-            for session in self._sessions.values()
-            if session.is_beating and not session.is_judged and not self.is_valid(session, now)
-        ]
-        for session in lapsed:
-            session.is_judged = True
-            if session.closed_at is not None:
+        found = []
+        for session in list(self._sessions.values()):
+            is_over = session.closed_at is not None and now - session.closed_at >= self._grace_s
+            has_lapsed = session.is_beating and not self.is_valid(session, now)
+            if is_over:
                 self.end(session.peer.incarnation)
-        gone = [
-            session
-            for session in self._sessions.values()
-            if session.closed_at is not None and now - session.closed_at >= self._grace_s
-        ]
-        for session in gone:
-            self.end(session.peer.incarnation)
-        return lapsed
+            if is_over or (has_lapsed and not session.is_judged):
+                session.is_judged = True
+                found.append(session)
+        return found

@@ -227,7 +227,7 @@ class Commands:
             self._row_fact(server, stream, row, fact)
         elif stream.head.open is None or stream.head.open.id != fact.segment:
             self._suspect(server.member.server, stream.id, fact.segment, fact.generation)
-            if fact.end <= stream.head.truncated_before:
+            if fact.first < fact.end <= stream.head.truncated_before:
                 duties.todo[Key(TRIM, stream.id)] = None
 
     def _row_fact(

@@ -21,11 +21,12 @@ from lunalog.errors import (
     WrongClusterError,
     WrongIncarnationError,
 )
-from lunalog.master import SqliteStore
+from lunalog.master import SqliteStore, commands
 from lunalog.types import Policy, Promise, SegmentId
 from lunalog.wire.messages import (
     CreateStream,
     DeleteStream,
+    DropSegment,
     DropStream,
     GetHealth,
     GetServers,
@@ -692,3 +693,45 @@ async def test_seal_and_get_are_typed_wrong_for_strangers(started: Any) -> None:
         )
     with pytest.raises(UsageError):
         await client.ask(GetStream("a b"))
+
+
+# ---------------------------------------------------------------- garbage (R10)
+
+
+async def test_an_unlisted_copy_of_a_past_epoch_is_dropped_after_its_quarantine(
+    started: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await started.client()
+    server = started.quiet_server("s1")
+    await server.register()
+    members = (server.member, *[(await started.server(n)).member for n in ("s2", "s3")])
+    head = await client.create()
+    await client.stand(head.stream)
+    head = await client.led(head.stream)
+    opened = (await client.ask(client.opens(head, members, n=5))).head
+    orphan = server.fact(head.stream, SegmentId(1, 2), promise_epoch=1)
+    assert (await server.beat(orphan)).commands == ()
+    monkeypatch.setattr(commands, "QUARANTINE_S", 0.0)
+    assert (await server.beat()).commands == ()  # its epoch may still commit it
+    await client.ask(client.closes(opened, end=1, chain=1))
+    (row,) = (await server.beat()).commands
+    await server.beat(confirmed=(row.id,))
+    await client.led(head.stream, epoch=2)
+    (drop,) = (await server.beat()).commands
+    assert isinstance(drop, DropSegment)
+    assert (drop.segment, drop.promise.epoch) == (SegmentId(1, 2), 2)
+    assert (await server.beat(confirmed=(drop.id,))).commands == ()
+
+
+async def test_an_unlisted_copy_is_kept_during_its_quarantine(started: Any) -> None:
+    client = await started.client()
+    server = started.quiet_server("s1")
+    await server.register()
+    head = await client.create()
+    await client.stand(head.stream)
+    head = await client.led(head.stream)
+    await client.ask(Release(head.stream, head.promise))
+    await client.led(head.stream, epoch=2)
+    orphan = server.fact(head.stream, SegmentId(1, 2), promise_epoch=1)
+    assert (await server.beat(orphan)).commands == ()
+    assert (await server.beat()).commands == ()
