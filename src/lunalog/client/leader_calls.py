@@ -118,7 +118,7 @@ class LeaderCalls:
             except AvailabilityError as error:
                 logger.debug("seal_unanswered", extra={"stream": self._name, "why": str(error)})
             except LunalogError as error:
-                feed(machine.seal_refused, error, self._runtime.now())
+                feed(machine.seal_refused, seal, error, self._runtime.now())
                 return
             else:
                 self._watch.note_head(reply.head)

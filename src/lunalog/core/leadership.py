@@ -304,9 +304,9 @@ class LeaderMachine(LeaderState):
         self._reads.void()
         return [self.seal]
 
-    def seal_refused(self, error: LunalogError, now: float) -> list[Effect]:
+    def seal_refused(self, seal: Seal, error: LunalogError, now: float) -> list[Effect]:
         """The master refused the transaction; silence is no refusal, the driver asks again (R28)."""
-        if self.seal is None or self.phase is Phase.ENDED:
+        if self.seal is not seal or self.phase is Phase.ENDED:
             return []
         if isinstance(error, FencedError | NotLeaderError):
             return self._end(not_leader(self.head.name, error.leader), is_release_due=False)

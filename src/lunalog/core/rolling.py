@@ -56,15 +56,15 @@ def answering(segment: SegmentReplication) -> int:
     return sum(map(answers, segment.replicas))
 
 
-def unreachable(segment: SegmentReplication) -> tuple[str, ...]:
-    """Names of members that a new set should not have.
+def unreachable(segment: SegmentReplication, ticks: int = STALL_TICKS) -> tuple[str, ...]:
+    """Names of members that a new set should not have, slow for so many ticks or away.
 
     A member that waits for its next segment is not among them, nor one under a new incarnation.
     """
     return tuple(
         r.member.server
         for r in segment.replicas
-        if not answers(r) and not r.is_behind and r.failure is None
+        if not (r.is_open and r.idle_ticks < ticks) and not r.is_behind and r.failure is None
     )
 
 
@@ -95,7 +95,7 @@ class RollWatch:
         if now < self.planned_at:
             return None
         reason = self._planned(segment, policy, now)
-        return RollNeed(False, reason, unreachable(segment)) if reason else None
+        return RollNeed(False, reason, unreachable(segment, SLOW_TICKS)) if reason else None
 
     def _planned(self, segment: SegmentReplication, policy: Policy, now: float) -> str:
         for replica in segment.replicas:
