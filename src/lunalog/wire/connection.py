@@ -162,6 +162,16 @@ class Connection(asyncio.BufferedProtocol):
             self._room.append(room)
             await room
 
+    def pause_reading(self) -> None:
+        """Take nothing more from the peer until `resume_reading`; its own queue fills up."""
+        if self.closed_by is None and self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take what the peer sends again."""
+        if self.closed_by is None and self._transport is not None:
+            self._transport.resume_reading()
+
     async def request(self, message: Message, *, timeout: float) -> Any:
         """Send a request and wait for its reply.
 

@@ -1,0 +1,519 @@
+"""What one journal server decides, over all its streams.  No I/O.
+
+Two ends a segment: `end` is what was accepted and queued for the log, `durable` what the log has
+synced.  A decision looks at `end`, because decisions and records go through one queue; what leaves
+the server as a fact waits for the record, and then `durable` says it (R4, R16).
+
+Source: R3, R5, R6, R12, R14, R18, R19, R21, R22, R30.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from lunalog.core import chain as chains
+from lunalog.errors import (
+    FencedError,
+    GapError,
+    GoneError,
+    InvariantError,
+    NotOpenError,
+    ReplicaConflictError,
+    SealedError,
+    UnknownDataError,
+    WrongIncarnationError,
+)
+from lunalog.types import (
+    NO_PROMISE,
+    Certificate,
+    Chain,
+    LeaderIncarnation,
+    Promise,
+    SegmentId,
+    Sequence,
+    StreamId,
+)
+
+Range = tuple[Sequence, Sequence]
+RECENT_FRAMES_MAX = 256
+"""How many of its last frames a segment can tell from others of the same sequences (R3)."""
+
+
+class SegmentReplica:
+    """One segment as this server holds it."""
+
+    __slots__ = (
+        "certificate",
+        "chain",
+        "committed",
+        "durable",
+        "end",
+        "first",
+        "generation",
+        "id",
+        "is_opened",
+        "leader",
+        "recent",
+        "start_chain",
+        "unknown",
+    )
+
+    def __init__(self, segment: SegmentId, first: Sequence, chain: Chain, generation: int) -> None:
+        self.id = segment
+        self.first = first
+        self.start_chain = self.chain = chain
+        self.generation = generation
+        self.leader: LeaderIncarnation = b""
+        self.is_opened = False
+        """An OPEN record was taken: the segment's own epoch may append (R3)."""
+        self.end = self.durable = first
+        self.committed: Sequence = 0
+        self.certificate: Certificate | None = None
+        self.unknown: tuple[Range, ...] = ()
+        self.recent: deque[tuple[Sequence, Sequence, int]] | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """True if everything below the certificate's end is held, durably and undamaged."""
+        row = self.certificate.row if self.certificate else None
+        return row is not None and self.durable >= row.end and not self.unknown
+
+    @property
+    def readable(self) -> Sequence:
+        """End of what readers may see (R12)."""
+        if self.certificate is not None:
+            return min(self.durable, self.certificate.row.end)
+        return min(self.durable, self.committed)
+
+    def take(self, first: Sequence, count: int, crc: int) -> None:
+        """Move the end behind an accepted frame."""
+        self.chain = chains.extend(self.chain, first, count, crc)
+        self.end = first + count
+        if self.recent is None:
+            self.recent = deque(maxlen=RECENT_FRAMES_MAX)
+        self.recent.append((first, self.end, crc))
+
+    def holds(self, first: Sequence, end: Sequence, crc: int) -> bool | None:
+        """Tell whether exactly this frame is held; none: too long ago to say."""
+        for known in reversed(self.recent or ()):
+            if known[0] == first:
+                return known == (first, end, crc)
+            if known[0] < first:
+                return False
+        return None
+
+
+class StreamReplica:
+    """One stream as this server knows it."""
+
+    __slots__ = (
+        "is_deleted",
+        "promise",
+        "segments",
+        "synced_promise",
+        "trim_version",
+        "trimmed_before",
+        "versions",
+    )
+
+    def __init__(self) -> None:
+        self.promise = Promise()
+        self.synced_promise = NO_PROMISE
+        """The part of `promise` that the log has synced: what may have been replied."""
+        self.segments: dict[SegmentId, SegmentReplica] = {}
+        self.trimmed_before: Sequence = 0
+        self.trim_version = 0
+        self.versions: dict[SegmentId, int] | None = None
+        """Newest row version seen of a segment that was dropped (R30)."""
+        self.is_deleted = False
+
+
+@dataclass(frozen=True, slots=True)
+class FenceState:
+    """What a fence reply tells: one point of the log (R5)."""
+
+    end: Sequence
+    chain: Chain
+    committed: Sequence
+    unknown: tuple[Range, ...]
+    certificate: Certificate | None
+
+
+class Replica:
+    """All streams of one server.  Every method either decides, or raises and changes nothing."""
+
+    def __init__(self, incarnation: int = 0) -> None:
+        self.incarnation = incarnation
+        self.streams: dict[StreamId, StreamReplica] = {}
+
+    # ------------------------------------------------------------------ looking up
+
+    def _known(self, stream: StreamId) -> StreamReplica:
+        found = self.streams.get(stream)
+        return found if found is not None else StreamReplica()
+
+    def _made(self, stream: StreamId) -> StreamReplica:
+        found = self.streams.get(stream)
+        if found is None:
+            found = self.streams[stream] = StreamReplica()
+        return found
+
+    def find(self, stream: StreamId, segment: SegmentId) -> SegmentReplica | None:
+        """Return a segment that is held here."""
+        found = self.streams.get(stream)
+        return None if found is None else found.segments.get(segment)
+
+    def _check_incarnation(self, incarnation: int) -> None:
+        if incarnation != self.incarnation:
+            raise WrongIncarnationError(
+                f"this server lives as incarnation {self.incarnation}, not {incarnation}",
+                incarnation=self.incarnation,
+            )
+
+    def check_promise(self, stream: StreamId, promise: Promise) -> None:
+        """Raise `FencedError` or `GoneError` unless `promise` may act on the stream."""
+        self._check(self._known(stream), promise)
+
+    @staticmethod
+    def _check(state: StreamReplica, promise: Promise) -> None:
+        """Refuse lower epochs, and another leader of the same epoch (R3)."""
+        if state.is_deleted:
+            raise GoneError("the stream was deleted")
+        held = state.promise
+        if promise.epoch < held.epoch or (
+            promise.epoch == held.epoch and held.leader and promise.leader != held.leader
+        ):
+            raise FencedError(
+                f"epoch {held.epoch} is promised here, {promise.epoch} asked",
+                epoch=held.epoch,
+                incarnation=held.leader,
+            )
+
+    # ------------------------------------------------------------------ leaders
+
+    def open(
+        self,
+        stream: StreamId,
+        segment: SegmentId,
+        leader: LeaderIncarnation,
+        incarnation: int,
+        first: Sequence,
+        chain: Chain,
+        generation: int,
+    ) -> tuple[SegmentReplica, bool, bool]:
+        """Open a segment, or find it open (R3).
+
+        Returns (segment, whether it is new, whether the promise is raised): what must be recorded.
+        """
+        self._check_incarnation(incarnation)
+        promise = Promise(segment.epoch, leader)
+        known = self._known(stream)
+        self._check(known, promise)
+        held = known.segments.get(segment)
+        if held is not None:
+            if held.certificate is not None or not held.is_opened:
+                raise SealedError(f"segment {segment} is sealed here")
+            if (held.first, held.start_chain, held.leader) != (first, chain, leader):
+                raise ReplicaConflictError(f"segment {segment} was opened otherwise here")
+            if held.unknown:
+                raise UnknownDataError(f"segment {segment} is damaged here: {held.unknown}")
+            return held, False, self._raise(self._made(stream), promise)
+        if known.versions and segment in known.versions:
+            raise GoneError(f"segment {segment} was dropped here")
+        state = self._made(stream)
+        held = state.segments[segment] = SegmentReplica(segment, first, chain, generation)
+        held.leader, held.is_opened = leader, True
+        return held, True, self._raise(state, promise)
+
+    def _raise(self, state: StreamReplica, promise: Promise) -> bool:
+        if promise > state.promise:
+            state.promise = promise
+            return True
+        return False
+
+    def append(
+        self, state: StreamReplica, held: SegmentReplica, first: Sequence, count: int, crc: int
+    ) -> bool:
+        """Accept a frame of the segment's own leader; false: exactly this one is held already (R3)."""
+        promise = state.promise
+        if promise.epoch != held.id.epoch or promise.leader != held.leader or state.is_deleted:
+            self._check(state, Promise(held.id.epoch, held.leader))
+        if held.certificate is not None:
+            raise SealedError(f"segment {held.id} is sealed here")
+        if first == held.end:
+            held.take(first, count, crc)
+            return True
+        if first > held.end:
+            raise GapError(f"the frame at {first} does not join {held.end}", end=held.end)
+        found = held.holds(first, first + count, crc)
+        if found is None:
+            raise GapError(f"frames at {first} are long held, up to {held.end}", end=held.end)
+        if not found:
+            raise ReplicaConflictError(
+                f"segment {held.id} holds another frame at {first}: two leaders of one epoch, or "
+                "damage at the leader"
+            )
+        return False
+
+    def fence(
+        self,
+        stream: StreamId,
+        segment: SegmentId,
+        first: Sequence,
+        promise: Promise,
+        incarnation: int,
+    ) -> tuple[FenceState, bool]:
+        """Promise, also for segments never seen (R5); true if the promise must be recorded."""
+        self._check_incarnation(incarnation)
+        self._check(self._known(stream), promise)
+        state = self._made(stream)
+        is_new = self._raise(state, promise)
+        held = state.segments.get(segment)
+        if held is None:
+            if state.versions and segment in state.versions:
+                raise GoneError(f"segment {segment} was dropped here")
+            return FenceState(first, 0, 0, (), None), is_new
+        return (
+            FenceState(held.end, held.chain, held.committed, held.unknown, held.certificate),
+            is_new,
+        )
+
+    def check(
+        self, stream: StreamId, segment: SegmentId, promise: Promise, incarnation: int
+    ) -> None:
+        """Raise unless `promise` is not fenced and the segment open here, not sealed (R14)."""
+        self._check_incarnation(incarnation)
+        state = self._known(stream)
+        self._check(state, promise)
+        if state.promise > promise:
+            raise FencedError("a later leader is promised here", epoch=state.promise.epoch)
+        held = state.segments.get(segment)
+        if held is None or not held.is_opened:
+            raise NotOpenError(f"segment {segment} was never opened here")
+        if held.certificate is not None:
+            raise SealedError(f"segment {segment} is sealed here")
+
+    def mark(self, held: SegmentReplica, committed: Sequence) -> bool:
+        """Note that a segment is committed up to `committed`; true if readers may see more."""
+        if committed <= held.committed:
+            return False
+        before = held.readable
+        held.committed = committed
+        return held.readable > before
+
+    # ------------------------------------------------------------------ certificates and space
+
+    def certify(self, certificate: Certificate) -> tuple[SegmentReplica, bool]:
+        """Take a segment's end (R21): raise the promise, cut what lies behind.
+
+        Returns (segment, whether anything is new): then a record is due.
+        """
+        row, stream = certificate.row, certificate.stream
+        state = self._known(stream)
+        if state.is_deleted:
+            raise GoneError("the stream was deleted")
+        if state.versions and row.version < state.versions.get(row.id, 0):
+            raise GoneError(f"segment {row.id} was dropped here by a later command")
+        held = state.segments.get(row.id)
+        known = held.certificate if held else None
+        if known is not None and (known.row.end, known.row.chain) != (row.end, row.chain):
+            raise ReplicaConflictError(f"segment {row.id} has another end here: {known.row}")
+        if (
+            held is not None
+            and held.end == row.end
+            and not held.unknown
+            and held.chain != row.chain
+        ):
+            raise ReplicaConflictError(
+                f"segment {row.id} holds other bytes below {row.end} than its certificate says"
+            )
+        state = self._made(stream)
+        is_new = self._raise(state, certificate.promise)
+        if held is None:
+            # Never opened here, only listed: everything comes from peers, behind the row's first.
+            held = state.segments[row.id] = SegmentReplica(row.id, row.first, 0, 0)
+            is_new = True
+        if known is None or known.row.version < row.version:
+            held.certificate, is_new = certificate, True
+        if held.end > row.end:
+            held.end = row.end
+            held.durable = min(held.durable, row.end)
+            held.chain = row.chain
+            held.recent = None
+        held.unknown = tuple((a, min(b, row.end)) for a, b in held.unknown if a < row.end)
+        return held, is_new
+
+    def pulled(
+        self, held: SegmentReplica, before: Chain, first: Sequence, count: int, crc: int
+    ) -> bool:
+        """Take a frame from a peer, below the certificate's end; false: it is held already (R21).
+
+        `before` is the chain before it, as the peer tells; the row's chain proves it at the end.
+        """
+        if held.certificate is None:
+            raise InvariantError(f"R21: segment {held.id} is pulled without a certificate")
+        if first + count <= held.end:
+            return False
+        if held.end == held.first and not held.is_opened:
+            held.start_chain = held.chain = before
+        if first != held.end or first + count > held.certificate.row.end:
+            raise GapError(f"the pulled frame at {first} does not join {held.end}", end=held.end)
+        held.take(first, count, crc)
+        return True
+
+    def trim(self, stream: StreamId, before: Sequence, version: int) -> bool:
+        """Forget events below `before`; false: an older command, or nothing new (R22, R30)."""
+        state = self.streams.get(stream)
+        if state is None or before <= state.trimmed_before or version < state.trim_version:
+            return False
+        state.trimmed_before, state.trim_version = before, version
+        for held in list(state.segments.values()):
+            row = held.certificate.row if held.certificate else None
+            if row is not None and row.end <= before:
+                del state.segments[held.id]
+            else:
+                held.unknown = tuple((max(a, before), b) for a, b in held.unknown if b > before)
+        return True
+
+    def drop(self, stream: StreamId, segment: SegmentId, promise: Promise, version: int) -> bool:
+        """Forget a segment, and never take it up again (R22, R30); false: an older command."""
+        state = self._made(stream)
+        held = state.segments.get(segment)
+        newest = held.certificate.row.version if held and held.certificate else 0
+        if version < max(newest, (state.versions or {}).get(segment, 0)):
+            return False
+        self.promised(stream, promise)
+        if state.versions is None:
+            state.versions = {}
+        state.versions[segment] = version
+        state.segments.pop(segment, None)
+        return True
+
+    def delete(self, stream: StreamId, promise: Promise) -> bool:
+        """Forget the stream but for its tombstone (R22); false: it is deleted already."""
+        state = self._made(stream)
+        if state.is_deleted:
+            return False
+        self.promised(stream, promise)
+        state.is_deleted = True
+        state.segments.clear()
+        state.versions = None
+        return True
+
+    # ------------------------------------------------------------------ the log, read back
+
+    def promised(self, stream: StreamId, promise: Promise) -> None:
+        """A promise is in the log."""
+        self._raise(self._made(stream), promise)
+
+    def opened(
+        self,
+        stream: StreamId,
+        segment: SegmentId,
+        leader: LeaderIncarnation,
+        first: Sequence,
+        chain: Chain,
+        generation: int,
+    ) -> None:
+        """An open is in the log."""
+        state = self._made(stream)
+        self._raise(state, Promise(segment.epoch, leader))
+        if self._is_forgotten(state, segment):
+            return
+        held = state.segments.get(segment)
+        if held is None:
+            held = state.segments[segment] = SegmentReplica(segment, first, chain, generation)
+        held.leader, held.is_opened, held.generation = leader, True, generation
+
+    def held_frame(
+        self,
+        stream: StreamId,
+        segment: SegmentId,
+        committed: Sequence,
+        chain: Chain,
+        span: Range,
+        crc: int,
+        *,
+        is_damaged: bool,
+    ) -> None:
+        """A frame is in the log; what lies between it and the one before was held and is damaged."""
+        state = self._made(stream)
+        if self._is_forgotten(state, segment):
+            return
+        first, end = span
+        held = state.segments.get(segment)
+        if held is None:
+            held = state.segments[segment] = SegmentReplica(segment, first, 0, 0)
+        held.committed = max(held.committed, committed)
+        if end <= held.end:
+            return
+        row = held.certificate.row if held.certificate else None
+        if row is not None and first >= row.end:
+            return
+        if first > held.end:
+            held.unknown += ((held.end, first),)
+        if is_damaged:
+            held.unknown += ((first, end),)
+        held.end = held.durable = end
+        held.chain = chain
+        if held.recent is None:
+            held.recent = deque(maxlen=RECENT_FRAMES_MAX)
+        held.recent.append((first, end, crc))
+
+    def held_until(
+        self,
+        stream: StreamId,
+        segment: SegmentId,
+        end: Sequence,
+        chain: Chain,
+        committed: Sequence,
+    ) -> None:
+        """A checkpoint says how far a segment reached."""
+        state = self._made(stream)
+        held = state.segments.get(segment)
+        if held is None:
+            return
+        held.committed = max(held.committed, committed)
+        row = held.certificate.row if held.certificate else None
+        if row is not None and end >= row.end:
+            end, chain = row.end, row.chain
+        if end > held.end:
+            held.end = held.durable = end
+            held.chain = chain
+
+    def damaged(self, stream: StreamId, segment: SegmentId, span: Range) -> None:
+        """A range that was held turned out to be damaged (R18)."""
+        held = self.find(stream, segment)
+        if held is not None and span not in held.unknown:
+            held.unknown += (span,)
+            held.end = max(held.end, span[1])
+
+    def settled(self) -> None:
+        """Everything that was read back is durable now (R16)."""
+        for state in self.streams.values():
+            state.synced_promise = state.promise
+            for held in state.segments.values():
+                held.durable = held.end
+
+    def promise_synced(self, stream: StreamId, promise: Promise) -> None:
+        """The log has synced a promise: it may be replied."""
+        state = self._made(stream)
+        state.synced_promise = max(state.synced_promise, promise)
+
+    def _is_forgotten(self, state: StreamReplica, segment: SegmentId) -> bool:
+        return state.is_deleted or (state.versions is not None and segment in state.versions)
+
+    # ------------------------------------------------------------------ for checks and reports
+
+    def promises(self) -> dict[StreamId, Promise]:
+        """Every promise that may have been replied."""
+        return {stream: state.synced_promise for stream, state in self.streams.items()}
+
+    def durable_ends(self) -> dict[tuple[StreamId, SegmentId], Sequence]:
+        """How far each segment is held durably."""
+        return {
+            (stream, held.id): held.durable
+            for stream, state in self.streams.items()
+            for held in state.segments.values()
+        }

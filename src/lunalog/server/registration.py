@@ -1,0 +1,329 @@
+"""A server and its master: registration, heartbeats with what changed, commands carried out.
+
+The data path does not wait for the master; only a server that has just started does, until it is
+registered (R19).  Facts go as deltas since the last confirmed beat, whole at registration.
+
+Source: design.md sections 4 and 6; R10, R18, R19, R21, R22, R30.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Sequence as Run
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from lunalog.errors import (
+    InvariantError,
+    LunalogError,
+    MasterUnavailableError,
+    StorageError,
+    UsageError,
+    WrongClusterError,
+)
+from lunalog.runtime import Address
+from lunalog.storage import identity
+from lunalog.storage.records import DropRecord, PromiseRecord, TombstoneRecord, TrimRecord
+from lunalog.types import SegmentId, StreamId
+from lunalog.wire.connection import Connection, Handler, dial
+from lunalog.wire.messages import (
+    CertifyCommand,
+    Command,
+    DropSegment,
+    DropStream,
+    Registered,
+    RegisterServer,
+    SegmentFact,
+    ServerBeat,
+    ServerBeatReply,
+    TrimCommand,
+)
+
+if TYPE_CHECKING:
+    from lunalog.core.replica import SegmentReplica
+    from lunalog.server.process import JournalServer
+
+logger = logging.getLogger("lunalog.server")
+REQUEST_TIMEOUT_S: Final = 5.0
+REDIAL_S_MIN: Final = 0.1
+REDIAL_S_MAX: Final = 2.0
+FACTS_PER_BEAT: Final = 5_000
+FATAL: Final = (WrongClusterError, UsageError, InvariantError)
+"""What no further try will change."""
+
+Key = tuple[StreamId, SegmentId]
+
+
+class Registration:
+    """One server's side of its master."""
+
+    def __init__(self, server: JournalServer, masters: Run[Address]) -> None:
+        self._server = server
+        self._masters = tuple(masters)
+        self._changed: dict[Key, None] = {}
+        self._confirmed: dict[int, None] = {}
+        self._pending: dict[int, Key] = {}
+        """Certificates taken, not complete yet: their command is confirmed later (R21)."""
+        self.left = asyncio.Event()
+        self.registered = asyncio.Event()
+
+    def touched(self, stream: StreamId, segment: SegmentId) -> None:
+        """What is held of a segment has changed: the next beat tells."""
+        self._changed[stream, segment] = None
+
+    def completed(self, stream: StreamId, segment: SegmentId) -> None:
+        """A replica is complete: its certificate's command is done."""
+        self.touched(stream, segment)
+        for number, key in list(self._pending.items()):
+            if key == (stream, segment):
+                del self._pending[number]
+                self._confirmed[number] = None
+
+    async def run(self) -> None:
+        """Stay registered, for as long as the server lives."""
+        pause = REDIAL_S_MIN
+        attempt = 0
+        while not self.left.is_set():
+            address = self._masters[attempt % len(self._masters)]
+            attempt += 1
+            try:
+                connection = await dial(
+                    self._server.runtime,
+                    address,
+                    self._server.hello(),
+                    Handler(),
+                    unreachable=MasterUnavailableError,
+                )
+            except FATAL as error:
+                raise StorageError(
+                    f"the master at {address[0]}:{address[1]} refuses this server: {error}"
+                ) from error
+            except LunalogError as error:
+                logger.info("master_unreachable: %s", error)
+            else:
+                try:
+                    await self._serve(connection)
+                    pause = REDIAL_S_MIN
+                except FATAL:
+                    raise
+                except LunalogError as error:
+                    logger.info("master_lost: %s", error)
+                finally:
+                    connection.close()
+            await asyncio.sleep(pause * (0.5 + self._server.runtime.random.random()))
+            pause = min(2 * pause, REDIAL_S_MAX)
+
+    # ------------------------------------------------------------------ registration
+
+    async def _serve(self, connection: Connection) -> None:
+        registered = await self._register(connection)
+        await self._adopt(registered)
+        self.registered.set()
+        interval = min(registered.heartbeat_ms, self._server.config.heartbeat_ms) / 1000
+        while not self.left.is_set():
+            await self._beat(connection)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(interval):
+                    await self.left.wait()
+
+    async def _register(self, connection: Connection) -> Registered:
+        server = self._server
+        self._changed.clear()
+        request = RegisterServer(
+            server.name,
+            server.identity.incarnation,
+            server.identity.boot,
+            server.log.synced_position,
+            server.log.may_have_lost,
+            server.config.host,
+            server.address[1],
+            server.config.labels,
+            self.facts(),
+            os.getpid(),
+        )
+        found: Registered = await connection.request(request, timeout=REQUEST_TIMEOUT_S)
+        return found
+
+    async def _adopt(self, registered: Registered) -> None:
+        """Take the incarnation that the master gave, durably, before anything is served under it."""
+        server = self._server
+        known = server.identity
+        fresh = msgspec.structs.replace(
+            known, cluster=registered.cluster, incarnation=registered.incarnation
+        )
+        if known.cluster and known.cluster != registered.cluster:
+            raise WrongClusterError(
+                f"{server.name} belongs to cluster {known.cluster}, the master to {registered.cluster}"
+            )
+        if fresh != known:
+            await server.runtime.offload(identity.store(server.disk, fresh))
+            server.identity = fresh
+        if server.log.may_have_lost:
+            await server.log.accept_loss()
+        server.replica.incarnation = fresh.incarnation
+
+    def facts(self) -> tuple[SegmentFact, ...]:
+        """Everything that is held."""
+        return tuple(
+            self._fact(stream, held)
+            for stream, state in self._server.replica.streams.items()
+            for held in state.segments.values()
+        )
+
+    def _fact(self, stream: StreamId, held: SegmentReplica) -> SegmentFact:
+        state = self._server.replica.streams[stream]
+        if held.is_complete:
+            name = "complete"
+        elif held.certificate is not None:
+            name = "sealed"
+        else:
+            name = "open"
+        return SegmentFact(
+            stream,
+            held.id,
+            held.generation,
+            held.first,
+            held.durable,
+            held.committed,
+            name,
+            state.synced_promise.epoch,
+        )
+
+    # ------------------------------------------------------------------ beats
+
+    async def _beat(self, connection: Connection) -> None:
+        server = self._server
+        keys = list(self._changed)[:FACTS_PER_BEAT]
+        for key in keys:
+            del self._changed[key]
+        confirmed = tuple(self._confirmed)
+        beat = ServerBeat(
+            server.identity.incarnation,
+            server.identity.boot,
+            server.log.synced_position,
+            server.free_bytes,
+            server.total_bytes,
+            server.take_rate(),
+            tuple(self._fact_of(*key) for key in keys),
+            confirmed,
+            "disk_full" if server.log.is_full else "",
+        )
+        try:
+            reply: ServerBeatReply = await connection.request(beat, timeout=REQUEST_TIMEOUT_S)
+        except LunalogError:
+            self._changed.update(dict.fromkeys(keys))
+            raise
+        for number in confirmed:
+            self._confirmed.pop(number, None)
+        for command in reply.commands:
+            self._carry_out(command)
+        if reply.is_leaving:
+            logger.info("server_left name=%s", server.name)
+            self.left.set()
+        await server.look_at_disk()
+
+    def _fact_of(self, stream: StreamId, segment: SegmentId) -> SegmentFact:
+        held = self._server.replica.find(stream, segment)
+        if held is not None:
+            return self._fact(stream, held)
+        state = self._server.replica.streams.get(stream)
+        epoch = state.synced_promise.epoch if state is not None else 0
+        return SegmentFact(stream, segment, 0, 0, 0, 0, "dropped", epoch)
+
+    # ------------------------------------------------------------------ commands: R30
+
+    def _carry_out(self, command: Command) -> None:
+        try:
+            match command:
+                case CertifyCommand():
+                    self._certify(command)
+                case TrimCommand():
+                    self._trim(command)
+                case DropSegment():
+                    self._drop(command)
+                case DropStream():
+                    self._delete(command)
+        except LunalogError as error:
+            logger.warning("command_refused id=%d: %s", command.id, error)
+
+    def _done(self, number: int) -> None:
+        self._confirmed[number] = None
+
+    def _certify(self, command: CertifyCommand) -> None:
+        certificate = command.certificate
+        key = (certificate.stream, certificate.row.id)
+        self._pending[command.id] = key
+
+        def taken(is_complete: bool) -> None:
+            if is_complete and self._pending.pop(command.id, None) is not None:
+                self._done(command.id)
+
+        self._server.certify(certificate, command.sources, taken)
+
+    def _trim(self, command: TrimCommand) -> None:
+        server, stream = self._server, command.stream
+        before = list(server.replica.streams[stream].segments) if self._knows(stream) else []
+        if not server.replica.trim(stream, command.before, command.version):
+            self._done(command.id)
+            return
+
+        def synced() -> None:
+            for segment in before:
+                self.touched(stream, segment)
+                held = server.replica.find(stream, segment)
+                if held is None:
+                    server.log.forget(stream, segment)
+                else:
+                    server.log.forget(stream, segment, command.before)
+            self._done(command.id)
+
+        server.log.put([TrimRecord(stream, command.before, command.version)], synced)
+
+    def _knows(self, stream: StreamId) -> bool:
+        return stream in self._server.replica.streams
+
+    def _drop(self, command: DropSegment) -> None:
+        server, stream, segment = self._server, command.stream, command.segment
+        held = server.replica.find(stream, segment)
+        if not server.replica.drop(stream, segment, command.promise, command.version):
+            self._done(command.id)
+            return
+        if held is not None:
+            server.reads.wake(held)
+
+        def synced() -> None:
+            server.replica.promise_synced(stream, command.promise)
+            server.log.forget(stream, segment)
+            self.touched(stream, segment)
+            self._done(command.id)
+
+        server.log.put(
+            [
+                PromiseRecord(stream, command.promise),
+                DropRecord(stream, segment, command.promise, command.version),
+            ],
+            synced,
+        )
+
+    def _delete(self, command: DropStream) -> None:
+        server, stream = self._server, command.stream
+        state = server.replica.streams.get(stream)
+        segments = list(state.segments.values()) if state is not None else []
+        if not server.replica.delete(stream, command.promise):
+            self._done(command.id)
+            return
+        for held in segments:
+            server.reads.wake(held)
+
+        def synced() -> None:
+            server.replica.promise_synced(stream, command.promise)
+            server.log.forget(stream)
+            for held in segments:
+                self.touched(stream, held.id)
+            self._done(command.id)
+
+        server.log.put([TombstoneRecord(stream, command.promise)], synced)

@@ -1,0 +1,350 @@
+"""One connection to a journal server: slots, appends and acks; everything else goes to its rooms.
+
+An append is parsed, checked, decided and queued where it arrives: one copy, one checksum, nothing per
+event.  When the log has synced a batch, each slot that moved gets one cumulative ack.
+
+Source: R3, R4, R5, R12, R14, R16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lunalog.errors import (
+    CorruptFrameError,
+    DiskFullError,
+    LunalogError,
+    NotActiveError,
+    PeerError,
+    ServerUnavailableError,
+)
+from lunalog.storage.records import (
+    ControlRecord,
+    FrameRecord,
+    OpenRecord,
+    PromiseRecord,
+)
+from lunalog.types import Promise, Sequence, StreamId
+from lunalog.wire import codec, frames
+from lunalog.wire.connection import Connection, Handler
+from lunalog.wire.messages import (
+    AppendRefused,
+    AskLeader,
+    Certified,
+    Certify,
+    Check,
+    CloseSlot,
+    DescribeServer,
+    Done,
+    Fence,
+    Fenced,
+    LeaderAnswer,
+    LeaderAsked,
+    Message,
+    Opened,
+    OpenSlot,
+    Ping,
+    Read,
+    ReadPoint,
+)
+
+if TYPE_CHECKING:
+    from lunalog.core.replica import SegmentReplica, StreamReplica
+    from lunalog.server.process import JournalServer
+
+
+class Slot:
+    """A segment that one connection appends to."""
+
+    __slots__ = ("acked", "connection", "held", "is_due", "is_refused", "number", "state", "stream")
+
+    def __init__(
+        self,
+        number: int,
+        connection: Connection,
+        stream: StreamId,
+        state: StreamReplica,
+        held: SegmentReplica,
+    ) -> None:
+        self.number = number
+        self.connection = connection
+        self.stream = stream
+        self.state = state
+        self.held = held
+        self.acked: Sequence = held.first
+        self.is_due = False
+        """Waits in the list of acks to be sent."""
+        self.is_refused = False
+        """A frame was refused: nothing more is taken before another OpenSlot."""
+
+
+class ServerHandler(Handler):
+    """One connection of one server."""
+
+    def __init__(self, server: JournalServer) -> None:
+        self.server = server
+        self.slots: dict[int, Slot] = {}
+        self._requests: dict[type, Callable[[Connection, int, Any], None]] = {
+            OpenSlot: self._open,
+            Fence: self._fence,
+            Check: self._check,
+            Read: self._read,
+            Certify: self._certify,
+            AskLeader: self._ask_leader,
+            DescribeServer: self._describe,
+            Ping: self._ping,
+        }
+
+    def on_open(self, connection: Connection) -> None:
+        """Count it."""
+        self.server.came(connection)
+
+    def on_closed(self, connection: Connection, error: LunalogError) -> None:
+        """Forget the slots; the segments stay as they are."""
+        self.server.went(connection)
+        for slot in self.slots.values():
+            self.server.leaders.left(slot.stream, connection)
+        self.slots.clear()
+        self.server.reads.gone(connection)
+
+    def on_request(self, connection: Connection, request: int, message: Message) -> None:
+        """Dispatch by type; what a decision refuses is told."""
+        serve = self._requests.get(type(message))
+        if serve is None:
+            raise PeerError(f"a journal server does not answer {type(message).__name__}")
+        try:
+            if not self.server.is_registered and type(message) is not Ping:
+                raise NotActiveError(
+                    "this server has not registered with its master yet: try again"
+                )
+            serve(connection, request, message)
+        except LunalogError as error:
+            connection.fail(request, error)
+
+    def on_push(self, connection: Connection, message: Message) -> None:
+        """A slot is closed, or a leader answers."""
+        if isinstance(message, CloseSlot):
+            slot = self.slots.pop(message.slot, None)
+            if slot is not None:
+                self.server.leaders.left(slot.stream, connection)
+        elif isinstance(message, LeaderAnswer):
+            self.server.leaders.answered(message)
+        else:
+            raise PeerError(f"a journal server takes no {type(message).__name__}")
+
+    # ------------------------------------------------------------------ appends
+
+    def on_append(
+        self, connection: Connection, slot: int, committed: int, frame: memoryview
+    ) -> None:
+        """Check, decide, queue (R3)."""
+        found = self.slots.get(slot)
+        if found is None or found.is_refused:
+            return
+        server, held = self.server, found.held
+        data = bytes(frame)
+        head = frames.parse(data)
+        if head.stream != found.stream:
+            raise CorruptFrameError("the frame belongs to another stream than its slot")
+        try:
+            if server.log.is_full:
+                raise DiskFullError("this server's disk is nearly full: it takes no appends")
+            is_new = server.replica.append(found.state, held, head.first, head.count, head.crc)
+        except LunalogError as error:
+            self._refuse(found, error)
+            return
+        if committed > held.committed:
+            server.marked(found.stream, held, committed)
+        if is_new:
+            record = FrameRecord(found.stream, held.id, held.committed, held.chain, head, data)
+            server.log.put([record], _Accepted(server, found, head.end))
+            server.appended_bytes += len(data)
+            server.throttle(connection)
+        elif held.durable > found.acked:
+            server.acks.due(found)
+
+    def _refuse(self, slot: Slot, error: LunalogError) -> None:
+        slot.is_refused = True
+        slot.connection.push(AppendRefused(slot.number, codec.failure_of(error)))
+
+    def on_mark(self, connection: Connection, slot: int, committed: int) -> None:
+        """Let readers see more (R12)."""
+        found = self.slots.get(slot)
+        if found is not None and not found.is_refused and committed > found.held.committed:
+            self.server.marked(found.stream, found.held, committed)
+
+    def _open(self, connection: Connection, request: int, message: OpenSlot) -> None:
+        server, stream = self.server, message.stream
+        if server.log.is_full and server.replica.find(stream, message.segment) is None:
+            raise DiskFullError("this server's disk is nearly full: it opens no segments")
+        held, is_new, is_raised = server.replica.open(
+            stream,
+            message.segment,
+            message.leader,
+            message.incarnation,
+            message.first,
+            message.chain,
+            message.generation,
+        )
+        promise = Promise(message.segment.epoch, message.leader)
+        records: list[ControlRecord] = [PromiseRecord(stream, promise)] if is_raised else []
+        if is_new:
+            records.append(
+                OpenRecord(
+                    stream,
+                    held.id,
+                    held.leader,
+                    held.first,
+                    held.start_chain,
+                    held.generation,
+                )
+            )
+        end, chain = held.end, held.chain
+        slot = Slot(message.slot, connection, stream, server.replica.streams[stream], held)
+        self.slots[message.slot] = slot
+        server.leaders.came(stream, connection)
+
+        def synced() -> None:
+            server.replica.promise_synced(stream, promise)
+            server.touched(stream, held.id)
+            slot.acked = max(slot.acked, end)
+            connection.reply(request, Opened(end, chain))
+
+        # Everything below `end` was queued before this put: when it is synced, so is that (R16).
+        server.log.put(list(records), synced)
+
+    # ------------------------------------------------------------------ fences and checks
+
+    def _fence(self, connection: Connection, request: int, message: Fence) -> None:
+        server = self.server
+        state, is_raised = server.replica.fence(
+            message.stream, message.segment, message.first, message.promise, message.incarnation
+        )
+        records = [PromiseRecord(message.stream, message.promise)] if is_raised else []
+        reply = Fenced(state.end, state.chain, state.committed, state.unknown, state.certificate)
+
+        def synced() -> None:
+            server.replica.promise_synced(message.stream, message.promise)
+            server.touched(message.stream, message.segment)
+            connection.reply(request, reply)
+
+        server.log.put(list(records), synced)
+
+    def _check(self, connection: Connection, request: int, message: Check) -> None:
+        self.server.replica.check(
+            message.stream, message.segment, message.promise, message.incarnation
+        )
+        connection.reply(request, Done())
+
+    def _certify(self, connection: Connection, request: int, message: Certify) -> None:
+        server = self.server
+
+        def synced(is_complete: bool) -> None:
+            connection.reply(request, Certified(is_complete))
+
+        server.certify(message.certificate, message.sources, synced)
+
+    # ------------------------------------------------------------------ reads
+
+    def _read(self, connection: Connection, request: int, message: Read) -> None:
+        self.server.reads.serve(connection, request, message)
+
+    def _ask_leader(self, connection: Connection, request: int, message: AskLeader) -> None:
+        self.server.leaders.ask(connection, request, message)
+
+    def _describe(self, connection: Connection, request: int, message: DescribeServer) -> None:
+        connection.reply(request, self.server.report())
+
+    def _ping(self, connection: Connection, request: int, message: Ping) -> None:
+        connection.reply(request, Done())
+
+
+class _Accepted:
+    """Runs when a frame is durable."""
+
+    __slots__ = ("_end", "_server", "_slot")
+
+    def __init__(self, server: JournalServer, slot: Slot, end: Sequence) -> None:
+        self._server = server
+        self._slot = slot
+        self._end = end
+
+    def __call__(self) -> None:
+        server, held = self._server, self._slot.held
+        before = held.readable
+        held.durable = max(held.durable, min(self._end, held.end))
+        if held.readable > before:
+            server.reads.wake(held)
+        server.acks.due(self._slot)
+        server.unthrottle()
+
+
+class Acks:
+    """Cumulative acks of slots whose durable end has moved, sent once a batch."""
+
+    def __init__(self, call_soon: Callable[..., Any]) -> None:
+        self._call_soon = call_soon
+        self._due: list[Slot] = []
+
+    def due(self, slot: Slot) -> None:
+        """Send `slot` an ack at the end of this turn."""
+        if not slot.is_due:
+            slot.is_due = True
+            if not self._due:
+                self._call_soon(self.send)
+            self._due.append(slot)
+
+    def send(self) -> None:
+        """Send them."""
+        due, self._due = self._due, []
+        for slot in due:
+            slot.is_due = False
+            slot.acked = slot.held.durable
+            slot.connection.send(codec.ack(slot.number, slot.acked))
+        for slot in due:
+            slot.connection.flush()
+
+
+class Leaders:
+    """Which connection leads which stream, and the questions passed on to it (R14)."""
+
+    def __init__(self) -> None:
+        self._connections: dict[StreamId, Connection] = {}
+        self._asked: dict[int, tuple[Connection, int, Connection]] = {}
+        self._token = 0
+
+    def came(self, stream: StreamId, connection: Connection) -> None:
+        """A connection opened a segment of `stream`."""
+        self._connections[stream] = connection
+
+    def left(self, stream: StreamId, connection: Connection) -> None:
+        """It closed it, or is gone: who waits for its answer is told."""
+        if self._connections.get(stream) is connection and connection.closed_by is not None:
+            del self._connections[stream]
+        if connection.closed_by is None:
+            return
+        for token, (asker, request, leader) in list(self._asked.items()):
+            if leader is connection:
+                del self._asked[token]
+                asker.fail(request, ServerUnavailableError("the leader went away: ask again"))
+
+    def ask(self, connection: Connection, request: int, message: AskLeader) -> None:
+        """Pass a question on, over the leader's own connection."""
+        leader = self._connections.get(message.stream)
+        if leader is None or leader.closed_by is not None:
+            raise ServerUnavailableError("no leader is connected to this replica: ask another one")
+        self._token += 1
+        self._asked[self._token] = connection, request, leader
+        leader.push(LeaderAsked(self._token, message.stream, message.segment))
+
+    def answered(self, message: LeaderAnswer) -> None:
+        """Pass the answer back."""
+        found = self._asked.pop(message.token, None)
+        if found is None:
+            return
+        connection, request, _ = found
+        if message.failure is not None:
+            connection.fail(request, codec.error_of(message.failure))
+        else:
+            connection.reply(request, ReadPoint(message.committed))
