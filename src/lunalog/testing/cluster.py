@@ -9,7 +9,8 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine, Mapping
 from collections.abc import Sequence as Run
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from lunalog import limits
@@ -24,7 +25,7 @@ from lunalog.testing.machine import SimulatedNode
 from lunalog.testing.metadata import SimulatedStore
 from lunalog.testing.process import SimulatedRuntime
 from lunalog.testing.simulation import Simulation
-from lunalog.types import Policy, SealedSegment
+from lunalog.types import SealedSegment
 
 MASTER = "master"
 MASTER_PORT = 7600
@@ -104,9 +105,9 @@ class SimulatedCluster:
         self.master_node.start(self._run_master)
         for node in self.server_nodes:
             node.disk()
-            node.start(lambda runtime, name=node.name: self._run_server(runtime, name))
+            node.start(partial(self._run_server, name=node.name))
         for node in self.client_nodes:
-            node.start(lambda runtime, name=node.name: self._run_client(runtime, name, work))
+            node.start(partial(self._run_client, name=node.name, work=work))
 
     def _committed(self, puts: Mapping[str, bytes], deletes: Run[str]) -> None:
         """Note every transaction on the stream's head and rows."""
@@ -127,13 +128,7 @@ class SimulatedCluster:
     async def _run_server(self, runtime: SimulatedRuntime, name: str) -> None:
         before = self.servers.get(name)
         masters: list[Address] = [(MASTER, MASTER_PORT)]
-        config = ServerConfig(
-            **{
-                **{f: getattr(self.server_config, f) for f in ServerConfig.__slots__},
-                "name": name,
-                "host": name,
-            }
-        )
+        config = replace(self.server_config, name=name, host=name)
         server = JournalServer(runtime, runtime.node.disk(), masters, config)
         await server.start()
         self.servers[name] = server

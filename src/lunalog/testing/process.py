@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lunalog.runtime import Network
 from lunalog.testing.loop import SimulatedLoop
 from lunalog.testing.network import NodeNetwork, running_loop
 
@@ -85,7 +86,7 @@ class SimulatedRuntime:
     def __init__(self, node: SimulatedNode) -> None:
         self.node = node
         scheduler = node.simulation.scheduler
-        self.network = NodeNetwork(node.simulation.network, node.name)
+        self.network: Network = NodeNetwork(node.simulation.network, node.name)
         self.random = scheduler.stream(f"runtime {node.name}")
         self._identities = scheduler.stream(f"identities {node.name}")
         self._generation = node.generation

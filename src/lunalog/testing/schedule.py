@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 
 from lunalog.client.journal import SingleWriteJournal
 from lunalog.errors import LunalogError
+from lunalog.server import JournalServer
 from lunalog.testing.checkers import CHECKERS
 from lunalog.testing.cluster import Shape, SimulatedCluster
 from lunalog.testing.history import Delivery, HeldFrame, History, ReplicaEnd
 from lunalog.testing.nemesis import Nemesis, Targets
 from lunalog.testing.simulation import Simulation, ViolationError
 from lunalog.testing.workload import STREAM, Mix, Workload
+from lunalog.types import Member
 
 STORM_S = 20.0
 CONVERGE_S = 60.0
@@ -76,7 +78,7 @@ class Schedule:
     async def storm(self) -> None:
         """Create the stream, let everybody loose, break things."""
         journal = await self.cluster.journal()
-        while True:
+        while not self.history.stream:
             try:
                 created = await journal.create_stream(
                     STREAM,
@@ -84,10 +86,9 @@ class Schedule:
                     ack_quorum=self.shape.ack_quorum,
                     exist_ok=True,
                 )
-                break
+                self.history.stream = created.stream
             except LunalogError:
                 await asyncio.sleep(0.2)
-        self.history.stream = created.stream
         await journal.aclose()
         await self.nemesis.run(STORM_S)
 
@@ -107,7 +108,7 @@ class Schedule:
     async def _progress(self) -> None:
         """Wait until appends are acknowledged that were called after the storm."""
         healed = self.simulation.now
-        while sum(a.invoked > healed for a in self.history.acked) < LAST_APPENDS:
+        while sum(a.invoked > healed for a in self.history.acked) < LAST_APPENDS:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
     async def _read_all(self, journal: SingleWriteJournal, committed: int) -> None:
@@ -121,16 +122,32 @@ class Schedule:
                 if start >= committed:
                     break
 
-    async def _inspect(self, server: object) -> None:
-        """Note every frame and end that a server holds."""
-        for replica, frames in await held_by(server):
-            self.history.replicas.append(replica)
-            self.history.held += frames
-
-
-async def held_by(server: object) -> list[tuple[ReplicaEnd, list[HeldFrame]]]:
-    """What a journal server holds of each segment, straight from its log."""
-    raise RuntimeError(server)
+    async def _inspect(self, server: JournalServer) -> None:
+        """Note every end and every frame that a server holds, straight from its log."""
+        member = Member(server.name, server.replica.incarnation)
+        for stream, state in server.replica.streams.items():
+            for held in state.segments.values():
+                self.history.replicas.append(
+                    ReplicaEnd(
+                        member,
+                        stream,
+                        held.id,
+                        held.first,
+                        held.durable,
+                        min(held.committed, held.durable),
+                        held.chain,
+                    )
+                )
+                at = max(held.first, state.trimmed_before)
+                while at < held.durable and not held.unknown:
+                    found = await server.log.read(stream, held.id, at, 1 << 20)
+                    if not found:
+                        break
+                    for head, _ in found:
+                        self.history.held.append(
+                            HeldFrame(member, stream, held.id, head.first, head.count, head.crc)
+                        )
+                    at = found[-1][0].end
 
 
 def run_schedule(seed: int) -> ScheduleResult:

@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from lunalog.client.journal import SingleWriteJournal
 from lunalog.client.writer import StreamWriter
@@ -18,6 +19,7 @@ from lunalog.errors import (
     LunalogError,
     NotLeaderError,
     OutcomeUnknownError,
+    StreamNotFoundError,
     TruncatedError,
     UsageError,
 )
@@ -113,9 +115,11 @@ class Workload:
         append.done = self._now()
         if error is None:
             append.outcome, append.sequence = "acked", sequence
-        elif isinstance(error, OutcomeUnknownError) or (
-            isinstance(error, LunalogError) and error.maybe_applied
-        ) or isinstance(error, asyncio.CancelledError):
+        elif (
+            isinstance(error, OutcomeUnknownError)
+            or (isinstance(error, LunalogError) and error.maybe_applied)
+            or isinstance(error, asyncio.CancelledError)
+        ):
             append.outcome = "unknown"
         else:
             append.outcome = "refused"
@@ -164,7 +168,7 @@ class Workload:
             except BaseException as error:
                 self._settle(append, error, None)
                 raise
-            pending.add_done_callback(lambda done, a=append: self._settled(a, done))
+            pending.add_done_callback(partial(self._settled, append))
 
     def _settled(self, append: Append, done: asyncio.Future[int]) -> None:
         if done.cancelled():
@@ -198,7 +202,7 @@ class Workload:
         except TruncatedError as error:
             if not session.deliveries:
                 session.start = error.start
-        except (TimeoutError, AvailabilityError, NotLeaderError):
+        except (TimeoutError, AvailabilityError, NotLeaderError, StreamNotFoundError):
             return
 
     async def linear_reader(self, journal: SingleWriteJournal, name: str) -> None:
@@ -207,7 +211,7 @@ class Workload:
             invoked = self._now()
             try:
                 committed = await journal.committed(STREAM, timeout=2.0)
-            except (AvailabilityError, NotLeaderError, OutcomeUnknownError):
+            except (AvailabilityError, NotLeaderError, StreamNotFoundError):
                 await self._pause()
                 continue
             self.history.linear_reads.append(LinearRead(name, invoked, self._now(), committed))
