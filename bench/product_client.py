@@ -12,9 +12,8 @@ import os
 import sys
 import time
 
-from lunalog.client.writer import StreamWriter
-
 from lunalog import SingleWriteJournal
+from lunalog.client.writer import StreamWriter
 
 LONE = 1000
 FUTURES = ((100, 800_000), (1024, 150_000), (65536, 4_000))

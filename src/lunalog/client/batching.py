@@ -73,7 +73,7 @@ class AppendQueue:
     ends exactly once, at the latest when the epoch does.
     """
 
-    def __init__(  # noqa: PLR0917  made in one place
+    def __init__(
         self,
         stream: StreamId,
         epoch: Epoch,

@@ -9,7 +9,7 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from lunalog.client import url as urls
 from lunalog.client.admin import Admin, StreamHeads
@@ -103,7 +103,7 @@ class SingleWriteJournal:
         config: ClientConfig | None = None,
         timeout: float | None = None,
         runtime: Runtime | None = None,
-    ) -> Connecting[SingleWriteJournal]:
+    ) -> Connecting[Self]:
         """Connect to a cluster; `async with` the result, or `await` it.
 
         Args:
@@ -121,7 +121,7 @@ class SingleWriteJournal:
             WrongClusterError, UnsupportedVersionError: What answered will not work with us.
         """
 
-        async def opening() -> SingleWriteJournal:
+        async def opening() -> Self:
             text = urls.find(url, os.environ)
             where = urls.parse(text)
             if not isinstance(where, urls.ClusterUrl):

@@ -59,7 +59,7 @@ class LeaseHolder(Protocol):
 class Leadership:
     """One epoch of one stream that this client leads, from its grant to its end."""
 
-    def __init__(  # noqa: PLR0917  the parts of one journal
+    def __init__(
         self,
         runtime: Runtime,
         config: ClientConfig,

@@ -60,7 +60,7 @@ class CallingLeadership(Protocol):
 class LeaderCalls:
     """The leader's side of its conversation with the master."""
 
-    def __init__(  # noqa: PLR0917  the parts of one journal
+    def __init__(
         self,
         runtime: Runtime,
         config: ClientConfig,

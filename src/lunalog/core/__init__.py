@@ -1,1 +1,1 @@
-"""core"""
+"""Decisions without I/O, clock or chance: replicas, leaders, elections, placement."""

@@ -78,7 +78,8 @@ class EmbeddedCluster:
             if self._started:
                 return
             try:
-                for node in (self.master, *self.servers):
+                nodes: list[Master | JournalServer] = [self.master, *self.servers]
+                for node in nodes:
                     await node.start()
                     self._started.append(node)
                 await self._registered()

@@ -6,7 +6,7 @@ Source: design.md sections 8 and 9.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from lunalog.client import journal as client
 from lunalog.client import url as urls
@@ -34,10 +34,10 @@ class SingleWriteJournal(client.SingleWriteJournal):
         config: ClientConfig | None = None,
         timeout: float | None = None,
         runtime: Runtime | None = None,
-    ) -> Connecting[client.SingleWriteJournal]:
+    ) -> Connecting[Self]:
         """Connect to where `url` says: `lunalog://`, `memory://` or `file:///`; else as the client's."""
 
-        async def opening() -> client.SingleWriteJournal:
+        async def opening() -> Self:
             where = urls.parse(urls.find(url, os.environ))
             if isinstance(where, urls.ClusterUrl):
                 return await super(SingleWriteJournal, cls).connect(
@@ -55,7 +55,7 @@ class SingleWriteJournal(client.SingleWriteJournal):
         peer: str,
         config: ClientConfig,
         timeout: float | None,
-    ) -> SingleWriteJournal:
+    ) -> Self:
         from lunalog.embedded.cluster import CLUSTERS  # master and server, only where they run here
 
         cluster = await CLUSTERS.enter(where)

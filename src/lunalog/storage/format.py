@@ -297,11 +297,7 @@ def parse_record(
         record without `frame` when the header is whole and the frame is not.
     """
     header = bytes(buffer[at : at + RECORD_HEAD_BYTES])
-    if len(header) < RECORD_HEAD_BYTES:
-        return None
-    where = U64.pack(extent) + U64.pack(offset)
-    crc = crc32c(header[: RECORD_HEAD.size], crc32c(where, seed))
-    if crc != CRC.unpack_from(header, RECORD_HEAD.size)[0]:
+    if not _is_whole(header, crc32c(U64.pack(extent) + U64.pack(offset), seed)):
         return None
     (kind, r1, r2, size, stream, epoch, n, first, committed, chain,
      its_number, count, body_crc, r3) = RECORD_HEAD.unpack_from(header)  # fmt: skip
@@ -320,6 +316,13 @@ def parse_record(
         return Found(FrameRecord(stream, segment, committed, chain, head, bytes(body)), offset, end)
     head = frames.FrameHead(stream, first, count, 0, 0, size - frames.HEAD_BYTES, body_crc)
     return Found(FrameRecord(stream, segment, committed, chain, head, b""), offset, end, False)
+
+
+def _is_whole(header: bytes, seed: int) -> bool:
+    if len(header) < RECORD_HEAD_BYTES:
+        return False
+    crc: int = CRC.unpack_from(header, RECORD_HEAD.size)[0]
+    return crc32c(header[: RECORD_HEAD.size], seed) == crc
 
 
 def body_size(header: Buffer) -> int:

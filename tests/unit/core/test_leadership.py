@@ -6,7 +6,9 @@ are delayed, repeated or lost.  What one leader has committed must be in every l
 
 from __future__ import annotations
 
+import itertools
 import random
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -27,7 +29,6 @@ from lunalog.errors import (
     GapError,
     LunalogError,
     MasterUnavailableError,
-    MetadataLostError,
     NotEnoughServersError,
     NotLeaderError,
     NotOpenError,
@@ -83,9 +84,7 @@ class Server:
         if not self.is_up:
             raise ServerUnavailableError("down")
         if promise < self.promise:
-            raise FencedError(
-                "fenced", epoch=self.promise.epoch, incarnation=self.promise.leader
-            )
+            raise FencedError("fenced", epoch=self.promise.epoch, incarnation=self.promise.leader)
 
     def fence(self, segment: SegmentId, first: int, promise: Promise, incarnation: int) -> Any:
         self.guard(promise)
@@ -172,20 +171,18 @@ class Leader:
                 self.todo += [("check", effect, m) for m in effect.segment.members]
             elif isinstance(effect, fx.SendFrom):
                 self.send_from(effect)
-            elif isinstance(effect, fx.Led):
-                self.events.append(effect)
-                self.frames.update(
-                    (f.first, f) for f in self.world.log_frames(self.m) if f.first >= 0
-                )
-            elif isinstance(effect, fx.StopFencing | fx.DropSet):
-                pass
-            elif isinstance(effect, fx.Ended | fx.Alarm | fx.AnswerRead):
-                self.events.append(effect)
-                if isinstance(effect, fx.AnswerRead) and effect.error is None:
-                    assert effect.committed >= self.reads[effect.token], "I8: a stale read point"
-            else:
+            elif isinstance(effect, fx.Led | fx.Ended | fx.Alarm | fx.AnswerRead):
+                self.note(effect)
+            elif not isinstance(effect, fx.StopFencing | fx.DropSet):
                 self.todo.append((type(effect).__name__, effect, None))
         self.note_acks()
+
+    def note(self, effect: Any) -> None:
+        self.events.append(effect)
+        if isinstance(effect, fx.Led):
+            self.frames.update((f.first, f) for f in self.world.log_frames(self.m) if f.first >= 0)
+        elif isinstance(effect, fx.AnswerRead) and effect.error is None:
+            assert effect.committed >= self.reads[effect.token], "I8: a stale read point"
 
     def note_acks(self) -> None:
         if self.m.phase is Phase.TAKEOVER:
@@ -210,7 +207,7 @@ class Leader:
 
     def outbox_frames(self) -> list[CopiedFrame]:
         found, at = [], self.m.outbox.start
-        for sent in self.m.outbox._frames:  # noqa: SLF001
+        for sent in self.m.outbox._frames:
             found.append(msgspec.json.decode(sent.frame, type=CopiedFrame))
             assert found[-1].first == at
             at = sent.end
@@ -272,7 +269,7 @@ class Leader:
         self.retry.append(("open", segment, replica))
 
     def step(self) -> None:
-        world, chance = self.world, self.world.chance
+        chance = self.world.chance
         if self.is_frozen:
             return
         keys = sorted((key for key, frames in self.links.items() if frames), key=str)
@@ -302,10 +299,11 @@ class Leader:
 
     def failed(self, what: str, effect: Any, target: Any, error: Any, now: float) -> None:
         m = self.m
+        is_silent = {"fence": ServerUnavailableError, "Seal": MasterUnavailableError}.get(what, ())
+        if isinstance(error, is_silent):
+            self.retry.append((what, effect, target))
         if what == "fence":
             self.do(m.unfenced(target, error, now))
-            if isinstance(error, ServerUnavailableError):
-                self.retry.append((what, effect, target))
         elif what == "open":
             self.do(m.refused(effect, target, error, now))
             if target.failure is None and effect in (m.current, m.next):
@@ -314,11 +312,8 @@ class Leader:
             self.do(m.unread(effect.member, effect.start, error, now))
         elif what == "ProposeSet":
             self.do(m.not_proposed(error, now))
-        elif what == "Seal":
-            if isinstance(error, MasterUnavailableError):
-                self.retry.append((what, effect, target))
-            else:
-                self.do(m.seal_refused(effect, error, now))
+        elif what == "Seal" and not isinstance(error, MasterUnavailableError):
+            self.do(m.seal_refused(effect, error, now))
         elif what == "RereadHead":
             self.do(m.head_unread(error, now))
         elif what == "check":
@@ -525,10 +520,7 @@ class World:
 
     def log_frames(self, m: LeaderMachine) -> list[CopiedFrame]:
         """What a new leader has carried over."""
-        found = []
-        for sent in m.outbox._frames:  # noqa: SLF001
-            found.append(msgspec.json.decode(sent.frame, type=CopiedFrame))
-        return found
+        return [msgspec.json.decode(s.frame, type=CopiedFrame) for s in m.outbox._frames]
 
     def pass_time(self) -> None:
         self.now += self.chance.choice([0.01, 0.05, 0.1, 0.5])
@@ -560,32 +552,24 @@ def harm(world: World, budget: set[str]) -> None:
 
 def storm(world: World) -> None:
     chance, budget = world.chance, set()
-    token = 0
+    tokens = itertools.count(1)
+    deeds: list[tuple[float, Callable[[Leader], object]]] = [
+        (0.10, lambda leader: leader.append(chance)),
+        (0.12, lambda _: world.pass_time()),
+        (0.14, lambda _: harm(world, budget)),
+        (0.145, lambda _: world.lead()),
+        (0.15, lambda leader: setattr(leader, "is_frozen", not leader.is_frozen)),
+        (0.155, lambda leader: leader.do(leader.m.resign(world.now))),
+        (0.17, lambda leader: leader.m.want_roll("size")),
+        (0.18, lambda leader: leader.do(leader.m.head_seen(world.head, world.now))),
+        (0.19, lambda leader: leader.ask(next(tokens))),
+        (1.0, lambda leader: leader.step()),
+    ]
     world.lead()
     for _ in range(chance.randint(50, 400)):
         what = chance.random()
         leader = chance.choice(world.leaders[-2:])
-        if what < 0.10:
-            leader.append(chance)
-        elif what < 0.12:
-            world.pass_time()
-        elif what < 0.14:
-            harm(world, budget)
-        elif what < 0.145:
-            world.lead()
-        elif what < 0.15:
-            leader.is_frozen = not leader.is_frozen
-        elif what < 0.155:
-            leader.do(leader.m.resign(world.now))
-        elif what < 0.17:
-            leader.m.want_roll("size")
-        elif what < 0.18:
-            leader.do(leader.m.head_seen(world.head, world.now))
-        elif what < 0.19:
-            token += 1
-            leader.ask(token)
-        else:
-            leader.step()
+        next(deed for below, deed in deeds if what < below)(leader)
 
 
 def heal(world: World) -> Leader:
@@ -604,13 +588,9 @@ def heal(world: World) -> Leader:
     return last
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(QUORUMS), st.integers(0, 1 << 32))
-def test_what_was_acknowledged_stays_whoever_leads(
-    sizes: tuple[int, int, int], seed: int
-) -> None:
+def test_what_was_acknowledged_stays_whoever_leads(sizes: tuple[int, int, int], seed: int) -> None:
     """A storm of losses, crashes and duels, then calm: the last leader has everything that was acked."""
     n, a, servers = sizes
     world = World(n, a, servers, random.Random(seed))

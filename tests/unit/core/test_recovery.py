@@ -100,6 +100,19 @@ class Model:
         found = self.frames[index:until]
         self.recovery.copied(member, start, self.links[index], found)
 
+    def decide(self) -> None:
+        """Read and retry until it is decided, while late appends go on."""
+        for _ in range(500):
+            for _ in range(self.chance.randint(0, 2)):
+                self.step()
+            wanted = self.recovery.next_read()
+            if wanted is not None:
+                self.read(*wanted)
+            elif self.recovery.stage is Stage.DECIDED:
+                break
+            else:
+                self.recovery.retry()
+
 
 @settings(max_examples=400, deadline=None)
 @given(
@@ -122,16 +135,7 @@ def test_t_is_never_below_an_acked_sequence_and_always_decided(
         model.fence(who)
         if chance.random() < 0.3:
             model.fence(chance.randrange(n))
-    for _ in range(500):
-        for _ in range(chance.randint(0, 2)):
-            model.step()
-        wanted = model.recovery.next_read()
-        if wanted is not None:
-            model.read(*wanted)
-        elif model.recovery.stage is Stage.DECIDED:
-            break
-        else:
-            model.recovery.retry()
+    model.decide()
     decision = model.recovery.decision
     assert decision is not None, "stuck with at most A-1 bad members"
     for _ in range(30):
