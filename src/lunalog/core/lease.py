@@ -84,20 +84,28 @@ class Leases:
         """True when a newer incarnation of the same name has come since."""
         return self._ended.get(incarnation, False)
 
-    def open(self, peer: Peer) -> tuple[Session, Session | None]:
-        """Find or make the session of a client that connects; also return the one it replaces."""
+    def open(self, peer: Peer) -> Session:
+        """Find or make the session of a client that connects."""
         found = self._sessions.get(peer.incarnation)
-        if found is not None:
-            return found, None
-        replaced = None
-        before = self._by_name.get(peer.name)
-        if before is not None:
-            replaced = self._sessions.get(before)
-            self.end(before, was_replaced=True)
-        self._ended.pop(peer.incarnation, None)
-        found = self._sessions[peer.incarnation] = Session(peer)
+        if found is None:
+            self._ended.pop(peer.incarnation, None)
+            found = self._sessions[peer.incarnation] = Session(peer)
+        return found
+
+    def claim(self, session: Session) -> Session | None:
+        """Give a session its name at its first beat; return the older one that it replaces.
+
+        A beat answers our welcome, so its sender lives; the hello of a dead incarnation may come
+        long after its successor's (N3).
+        """
+        peer = session.peer
+        before = self._by_name.get(peer.name, peer.incarnation)
         self._by_name[peer.name] = peer.incarnation
-        return found, replaced
+        if before == peer.incarnation:
+            return None
+        replaced = self._sessions.get(before)
+        self.end(before, was_replaced=True)
+        return replaced
 
     def beat(self, session: Session, now: float) -> bool:
         """Renew; returns whether the session had no lease before.  A late renewal counts (R2)."""

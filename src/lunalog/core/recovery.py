@@ -27,7 +27,7 @@ class FenceAnswer:
 
     end: Sequence
     chain: Chain
-    """At `end`."""
+    """At `end`; nothing is said by it when nothing is held, or the frame before `end` is damaged."""
     committed: Sequence = 0
     """Known committed sequence of the segment; 0: none known."""
     unknown: tuple[tuple[Sequence, Sequence], ...] = ()
@@ -96,7 +96,7 @@ class Recovery:
             return False
         self.answers[member] = answer
         if self.stage is Stage.WALKING and answer.end == self._at:
-            self._chain = self._agreed(self._chain, answer.chain)
+            self._chain = self._agreed(self._chain, answer)
             if self._at == self._base:
                 self._base_chain = self._chain
         return True
@@ -189,7 +189,7 @@ class Recovery:
             self._chain = self.segment.chain
         for answer in answers:
             if answer.end == self._at:
-                self._chain = self._agreed(self._chain, answer.chain)
+                self._chain = self._agreed(self._chain, answer)
         self._base_chain = self._chain
         self.stage = Stage.WALKING
         return True
@@ -237,16 +237,19 @@ class Recovery:
         end = copy.first + copy.count
         for answer in self.answers.values():
             if answer.end == end:
-                self._agreed(chain, answer.chain)
+                self._agreed(chain, answer)
         self._frames.append(copy)
         self._at, self._chain = end, chain
         self._asked.clear()
         return True
 
-    def _agreed(self, ours: Chain | None, theirs: Chain) -> Chain:
-        if ours is not None and ours != theirs:
+    def _agreed(self, ours: Chain | None, answer: FenceAnswer) -> Chain | None:
+        """Compare our chain with a member's at one end (I7); return what is known of it now."""
+        if answer.end <= self.segment.first or answer.is_damaged(answer.end - 1):
+            return ours  # it holds nothing here, or cannot say what
+        if ours is not None and ours != answer.chain:
             raise PeerError(
                 f"I7: two contents of {self.segment.id} below one end: chains {ours:016x} and "
-                f"{theirs:016x}; an operator must look at its replicas {self.segment.members}"
+                f"{answer.chain:016x}; an operator must look at its replicas {self.segment.members}"
             )
-        return theirs
+        return answer.chain

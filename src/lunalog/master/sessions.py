@@ -29,15 +29,10 @@ class Sessions:
         self._beats: dict[LeaderIncarnation, Connection] = {}
 
     def admit(self, peer: Peer) -> None:
-        """Let a client in; a newer incarnation of a name ends the older one (R2).
-
-        Raises `ClosedError` for one that was replaced.
-        """
+        """Let a client in; raises `ClosedError` for one that was replaced."""
         if self._leases.was_replaced(peer.incarnation):
             raise _replaced(peer)
-        _, before = self._leases.open(peer)
-        if before is not None:
-            self._end(before.peer, _replaced(before.peer))
+        self._leases.open(peer)
 
     def opened(self, connection: Connection, peer: Peer, purpose: str) -> None:
         """Note a connection whose handshake is over."""
@@ -70,12 +65,14 @@ class Sessions:
             )
 
     def beat(self, connection: Connection, peer: Peer, beat: ClientBeat) -> ClientBeatReply:
-        """Renew the one lease of a client."""
+        """Renew the one lease of a client; the first beat ends an older incarnation (R2)."""
         if self._leases.was_replaced(peer.incarnation):
             raise _replaced(peer)
         session = self._leases.get(peer.incarnation)
         if session is None or self._beats.get(peer.incarnation) is not connection:
             raise NotActiveError("this session is over: connect again")
+        if (before := self._leases.claim(session)) is not None:
+            self._end(before.peer, _replaced(before.peer))
         has_begun = self._leases.beat(session, self._master.now())
         if beat.applied:
             self._master.elections.note_applied(peer.incarnation, beat.applied)

@@ -202,9 +202,9 @@ class WalWriter:
 def cut(queue: list[Put]) -> list[list[Put]]:
     """Cut what waits into batches; a put is never cut."""
     batches: list[list[Put]] = []
-    size = BATCH_BYTES_SOFT
+    size = 0
     for put in queue:
-        if size + put.size > BATCH_BYTES_SOFT:
+        if not batches or size + put.size > BATCH_BYTES_SOFT:
             batches.append([])
             size = 0
         batches[-1].append(put)

@@ -16,6 +16,7 @@ from typing import Any
 from lunalog import limits
 from lunalog.client.journal import SingleWriteJournal
 from lunalog.config import ClientConfig, MasterConfig, ServerConfig
+from lunalog.errors import AvailabilityError, CorruptRecordError
 from lunalog.master import records
 from lunalog.master.service import Master
 from lunalog.runtime import Address
@@ -61,7 +62,7 @@ class SimulatedCluster:
     Attributes:
         servers: The `JournalServer` that runs, or ran last, on each server's machine.
         journals: The same of clients.
-        damaged: Servers whose disk lost what it had said was durable; nothing is asked of them.
+        damaged: Servers whose disk has lost what it had said was durable, since their last start.
     """
 
     def __init__(self, simulation: Simulation, shape: Shape, history: History) -> None:
@@ -74,6 +75,7 @@ class SimulatedCluster:
         self.servers: dict[str, JournalServer] = {}
         self.journals: dict[str, SingleWriteJournal] = {}
         self.damaged: set[str] = set()
+        self.ever_damaged: set[str] = set()
         self.server_config = ServerConfig(
             extent_bytes=2 * limits.MESSAGE_BYTES_MAX, tail_cache_bytes=limits.MIB
         )
@@ -105,9 +107,18 @@ class SimulatedCluster:
         self.master_node.start(self._run_master)
         for node in self.server_nodes:
             node.disk()
+            node.expects_failure = partial(self._expects, node.name)
             node.start(partial(self._run_server, name=node.name))
         for node in self.client_nodes:
             node.start(partial(self._run_client, name=node.name, work=work))
+
+    def harmed(self, node: SimulatedNode) -> None:
+        """Note that a server's disk may lose what it had said was durable."""
+        self.damaged.add(node.name)
+        self.ever_damaged.add(node.name)
+
+    def _expects(self, server: str, error: BaseException) -> bool:
+        return server in self.ever_damaged and isinstance(error, CorruptRecordError)
 
     def _committed(self, puts: Mapping[str, bytes], deletes: Run[str]) -> None:
         """Note every transaction on the stream's head and rows."""
@@ -129,8 +140,14 @@ class SimulatedCluster:
         before = self.servers.get(name)
         masters: list[Address] = [(MASTER, MASTER_PORT)]
         config = replace(self.server_config, name=name, host=name)
-        server = JournalServer(runtime, runtime.node.disk(), masters, config)
-        await server.start()
+        disk = runtime.node.disk()
+        server = JournalServer(runtime, disk, masters, config)
+        try:
+            await server.start()
+        except CorruptRecordError:
+            if name in self.ever_damaged:
+                disk.wipe()  # as an operator would: it starts again as a new server
+            raise
         self.servers[name] = server
         if before is not None and name not in self.damaged:
             restart = Restart(name, memory_of(before), memory_of(server))
@@ -144,9 +161,16 @@ class SimulatedCluster:
         name: str,
         work: Callable[[SingleWriteJournal, str], Coroutine[Any, Any, None]],
     ) -> None:
-        async with SingleWriteJournal.connect(
-            self.url, peer=name, runtime=runtime, config=self.client_config
-        ) as journal:
+        while True:
+            connecting = SingleWriteJournal.connect(
+                self.url, peer=name, runtime=runtime, config=self.client_config
+            )
+            try:
+                journal = await connecting
+                break
+            except AvailabilityError:
+                continue
+        async with journal:
             self.journals[name] = journal
             await work(journal, name)
 

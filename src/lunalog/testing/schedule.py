@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import traceback
 from dataclasses import dataclass, field
 
 from lunalog.client.journal import SingleWriteJournal
@@ -64,7 +65,7 @@ class Schedule:
                 [self.cluster.master_node],
                 self.cluster.client_nodes,
                 damages_most=self.shape.ack_quorum - 1,
-                damaged=lambda node: self.cluster.damaged.add(node.name),
+                damaged=self.cluster.harmed,
             )
         )
 
@@ -98,6 +99,7 @@ class Schedule:
         journal = await self.cluster.journal("finisher")
         async with asyncio.timeout(CONVERGE_S):
             await self._progress()
+            await self.workload.finish()
             committed = await journal.committed(STREAM, timeout=CONVERGE_S)
             await self._read_all(journal, committed)
         await journal.aclose()
@@ -150,6 +152,10 @@ class Schedule:
                     at = found[-1][0].end
 
 
+def _trace(error: BaseException | None) -> list[str]:
+    return ["".join(traceback.format_exception(error)[-6:])] if error is not None else []
+
+
 def run_schedule(seed: int) -> ScheduleResult:
     """Run one seed from nothing to its findings."""
     schedule = Schedule(seed)
@@ -162,8 +168,9 @@ def run_schedule(seed: int) -> ScheduleResult:
             simulation.run(schedule.converge(), timeout_s=2 * CONVERGE_S)
         except ViolationError as error:
             result.violations += simulation.violations or [str(error)]
+            result.violations += _trace(error.__cause__)
         except Exception as error:  # noqa: BLE001  whatever it is, the seed has failed
-            result.violations.append(f"{type(error).__name__}: {error}")
+            result.violations += [f"{type(error).__name__}: {error}", *_trace(error)]
     is_whole = not result.violations
     for name, check in CHECKERS.items():
         finding = check(history)

@@ -64,6 +64,15 @@ class Workload:
         self._chance = chance
         self._now = now
         self._count = 0
+        self._is_over = False
+        self._appending = 0
+        self._resting = 0
+
+    async def finish(self) -> None:
+        """Have the appends end; return when a leader has flushed, and leads on without appending."""
+        self._is_over = True
+        while self._appending or not self._resting:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
 
     async def peer(self, journal: SingleWriteJournal, name: str) -> None:
         """Stand for election; while leading, append and now and then resign.  Never returns."""
@@ -78,14 +87,36 @@ class Workload:
 
     async def _turn(self, journal: SingleWriteJournal, writer: StreamWriter, name: str) -> None:
         until = self._now() + self._chance.expovariate(1 / self.mix.turn_s)
-        while self._now() < until:
-            await self._some_appends(journal, writer, name)
+        while self._is_over or self._now() < until:
+            await self._busily(journal, writer, name)
+            if self._is_over:
+                await self._rest(writer)
+                continue
             dice = self._chance.random()
             if dice < self.mix.truncate_rate and writer.committed > 10:
                 await writer.truncate(before=self._chance.randrange(writer.committed))
             elif dice > 1 - self.mix.transfer_rate:
+                await journal.transfer(STREAM)
                 return
             await self._pause()
+
+    async def _busily(self, journal: SingleWriteJournal, writer: StreamWriter, name: str) -> None:
+        self._appending += 1
+        try:
+            if self._is_over:
+                await writer.flush()
+            else:
+                await self._some_appends(journal, writer, name)
+        finally:
+            self._appending -= 1
+
+    async def _rest(self, writer: StreamWriter) -> None:
+        self._resting += 1
+        try:
+            while writer.is_leading:  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+        finally:
+            self._resting -= 1
 
     async def _some_appends(
         self, journal: SingleWriteJournal, writer: StreamWriter, name: str

@@ -24,7 +24,7 @@ def test_the_clock_leaves_stalls_out() -> None:
 
 def test_a_lease_lasts_from_the_last_renewal() -> None:
     leases = made()
-    session, _ = leases.open(ONE)
+    session = leases.open(ONE)
     assert not leases.is_eligible(ONE.incarnation, 0.0)  # it never beat
     assert leases.beat(session, 1.0)
     assert not leases.beat(session, 1.5)
@@ -39,7 +39,7 @@ def test_a_lease_lasts_from_the_last_renewal() -> None:
 
 def test_a_closed_session_is_over_after_the_grace() -> None:
     leases = made()
-    session, _ = leases.open(ONE)
+    session = leases.open(ONE)
     leases.beat(session, 1.0)
     leases.closed(session, 1.1)
     assert not leases.is_eligible(ONE.incarnation, 1.2)
@@ -52,10 +52,10 @@ def test_a_closed_session_is_over_after_the_grace() -> None:
 
 def test_one_that_comes_back_within_the_grace_goes_on() -> None:
     leases = made()
-    session, _ = leases.open(ONE)
+    session = leases.open(ONE)
     leases.beat(session, 1.0)
     leases.closed(session, 1.1)
-    assert leases.open(ONE) == (session, None)
+    assert leases.open(ONE) is session
     leases.beat(session, 1.2)
     assert leases.judge(2.0) == []
     assert leases.is_eligible(ONE.incarnation, 2.0)
@@ -71,7 +71,7 @@ def test_a_master_that_starts_gives_a_full_lease_of_grace() -> None:
 
 def test_the_end_of_a_session_is_at_once() -> None:
     leases = made()
-    session, _ = leases.open(ONE)
+    session = leases.open(ONE)
     leases.beat(session, 0.1)
     leases.end(ONE.incarnation)
     assert leases.is_void(ONE.incarnation, 0.1)
@@ -81,10 +81,12 @@ def test_the_end_of_a_session_is_at_once() -> None:
 
 def test_a_newer_incarnation_replaces_the_older_which_cannot_come_back() -> None:
     leases = made()
-    old, _ = leases.open(ONE)
+    old = leases.open(ONE)
+    assert leases.claim(old) is None
     leases.beat(old, 0.1)
-    new, replaced = leases.open(AGAIN)
-    assert replaced is old
+    new = leases.open(AGAIN)
+    assert leases.claim(old) is None  # a hello alone replaces nobody: it may be late
+    assert leases.claim(new) is old
     assert leases.is_void(ONE.incarnation, 0.1)
     assert leases.was_replaced(ONE.incarnation)
     leases.open(TWO)
@@ -94,7 +96,7 @@ def test_a_newer_incarnation_replaces_the_older_which_cannot_come_back() -> None
 
 def test_one_that_never_beat_and_went_is_forgotten() -> None:
     leases = made()
-    session, _ = leases.open(ONE)
+    session = leases.open(ONE)
     leases.closed(session, 0.0)
     leases.judge(0.3)
     assert len(leases) == 0

@@ -274,3 +274,24 @@ def test_two_contents_below_one_end_stop_everything() -> None:
     recovery.fenced(Member("s1", 1), FenceAnswer(end=ends[1], chain=links[1] + 1))
     with pytest.raises(PeerError):
         recovery.next_read()
+
+
+def test_a_member_that_never_saw_the_segment_says_nothing_of_its_chain() -> None:
+    """Its reply has no chain to show; the head's own is the one that counts."""
+    members = tuple(Member(f"s{n}", 1) for n in range(3))
+    segment = OpenSegment(SegmentId(3, 0), 7, 0xABC, members, 2)
+    recovery = Recovery(segment, 0)
+    for member in members[:2]:
+        recovery.fenced(member, FenceAnswer(end=7, chain=0))
+    assert recovery.next_read() is None
+    assert recovery.decision is not None
+    assert (recovery.decision.end, recovery.decision.chain) == (7, 0xABC)
+
+
+def test_the_chain_behind_a_damaged_frame_is_not_compared() -> None:
+    members = tuple(Member(f"s{n}", 1) for n in range(3))
+    recovery = Recovery(OpenSegment(SegmentId(3, 0), 0, 0, members, 2), 0)
+    recovery.fenced(members[0], FenceAnswer(end=4, chain=0xABC, committed=4))
+    recovery.fenced(members[1], FenceAnswer(end=4, chain=0, committed=4, unknown=((2, 4),)))
+    recovery.next_read()
+    assert recovery.decision is None or recovery.decision.chain == 0xABC
