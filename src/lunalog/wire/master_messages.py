@@ -23,7 +23,7 @@ from lunalog.types import (
 
 
 class CreateStream(msgspec.Struct, frozen=True, array_like=True, tag=48):
-    """Create -> StreamView.  `stream` is drawn by the client, so a repeat finds its own."""
+    """Create -> ViewReply.  `stream` is drawn by the client, so a repeat finds its own."""
 
     name: str
     stream: StreamId
