@@ -417,7 +417,8 @@ class Leadership:
             await connection.request(message, timeout=CHECK_TIMEOUT_S)
         except LunalogError as error:
             now = self._runtime.now()
-            self.feed(self.machine.check_failed, effect.round, member, error, now)
+            asked = effect.segment.id
+            self.feed(self.machine.check_failed, effect.round, asked, member, error, now)
         else:
             now = self._runtime.now()
             self.feed(self.machine.checked, effect.round, member, is_unfenced=True, now=now)

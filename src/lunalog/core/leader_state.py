@@ -40,7 +40,7 @@ from lunalog.errors import (
     StorageError,
     WrongIncarnationError,
 )
-from lunalog.types import Chain, Member, Peer, Promise, Sequence, StreamHead
+from lunalog.types import Chain, Member, Peer, Promise, SegmentId, Sequence, StreamHead
 
 PROPOSE_RETRY_S = 0.25
 ATTEMPT_S = 1.0
@@ -272,11 +272,10 @@ class LeaderState:
         return self._settle(out, now)
 
     def check_failed(
-        self, number: int, member: Member, error: LunalogError, now: float
+        self, number: int, segment: SegmentId, member: Member, error: LunalogError, now: float
     ) -> list[Effect]:
-        """A member refused a check, or did not answer."""
-        current = self.current
-        out = self._doubts.told(current.id, error) if current is not None else []
+        """A member refused a check of `segment`, which may have been rolled since, or is silent."""
+        out = self._doubts.told(segment, error)
         out += self._reads.checked(number, member, is_unfenced=False, now=now)
         return self._settle(out, now)
 

@@ -73,6 +73,13 @@ class SegmentReplica:
         self.unknown: tuple[Range, ...] = ()
         self.recent: deque[tuple[Sequence, Sequence, int]] | None = None
 
+    def __repr__(self) -> str:
+        row = self.certificate.row if self.certificate else None
+        return (
+            f"<SegmentReplica {self.id} [{self.first}, {self.end}) durable={self.durable} "
+            f"committed={self.committed} opened={self.is_opened} unknown={self.unknown} row={row}>"
+        )
+
     @property
     def is_complete(self) -> bool:
         """True if everything below the certificate's end is held, durably and undamaged."""
@@ -511,9 +518,10 @@ class Replica:
         return {stream: state.synced_promise for stream, state in self.streams.items()}
 
     def durable_ends(self) -> dict[tuple[StreamId, SegmentId], Sequence]:
-        """How far each segment is held durably."""
+        """How far each segment is held durably, where anything is."""
         return {
             (stream, held.id): held.durable
             for stream, state in self.streams.items()
             for held in state.segments.values()
+            if held.durable > held.first
         }

@@ -90,13 +90,13 @@ class Boot:
             contents = await self._without_checkpoint(numbers, highest)
         self._may_have_lost = contents.may_have_lost
         replayed = await self._replay(contents, numbers, is_known=bool(contents.current))
-        if highest == 0 and numbers == [1] and replayed.records == 0:
-            self._may_have_lost = False  # the very first start ended before its checkpoint
+        if is_new or (highest == 0 and numbers == [1] and replayed.records == 0):
+            self._may_have_lost = False  # the very first start, or one that ended before its checkpoint
         if is_new or (highest == 0 and replayed.records == 0):
             self._damage.clear()
-        self._report_gaps()
         last = max([*numbers, contents.current, replayed.end.extent])
         wal = await self._take_over(replayed, last + 1)
+        self._report_gaps()
         return await self._checkpoint(contents, replayed, highest, wal)
 
     async def _without_checkpoint(self, numbers: list[int], highest: int) -> Contents:

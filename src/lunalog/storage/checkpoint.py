@@ -205,23 +205,30 @@ async def load(disk: Disk) -> tuple[Contents | None, int, list[Damage]]:
 
     Returns:
         It, the highest number in the directory, and the damaged ones.
+
+    Raises:
+        OSError: One could not be read, and no other is whole.
     """
     found = await numbers(disk)
     damage: list[Damage] = []
+    unreadable: OSError | None = None
     for number in reversed(found):
-        contents = decode(await read_all(disk, name_of(number)), number)
+        try:
+            contents = decode(await read_all(disk, name_of(number)), number)
+        except OSError as error:
+            unreadable = error
+            contents = None
         if contents is not None:
             return contents, found[-1], damage
         damage.append(Damage(name_of(number), 0, 0, "checkpoint is damaged"))
+    if unreadable is not None:
+        raise unreadable
     return None, found[-1] if found else 0, damage
 
 
 async def read_all(disk: Disk, name: str) -> bytes:
-    """Read a whole file; one that cannot be read is as good as damaged."""
-    try:
-        file = await disk.open(name)
-    except OSError:
-        return b""
+    """Read a whole file."""
+    file = await disk.open(name)
     try:
         parts = []
         offset = 0
@@ -229,7 +236,5 @@ async def read_all(disk: Disk, name: str) -> bytes:
             parts.append(part)
             offset += len(part)
         return b"".join(parts)
-    except OSError:
-        return b""
     finally:
         await file.close()

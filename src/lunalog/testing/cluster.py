@@ -112,6 +112,23 @@ class SimulatedCluster:
         for node in self.client_nodes:
             node.start(partial(self._run_client, name=node.name, work=work))
 
+    def picture(self) -> list[str]:
+        """What everybody believes, for people who look at a run that is stuck."""
+        lines = [f"head: {self.history.heads[-1].head}" if self.history.heads else "no head"]
+        for name, server in sorted(self.servers.items()):
+            node = self.simulation.node(name)
+            lines.append(
+                f"{name}: running={node.is_running} registered={server.is_registered} "
+                f"incarnation={server.replica.incarnation} full={server.log.is_full}"
+            )
+            for state in server.replica.streams.values():
+                lines.append(f"  promise {state.promise}")
+                lines += [f"  {held!r}" for held in list(state.segments.values())[-2:]]
+        for name, journal in sorted(self.journals.items()):
+            node = self.simulation.node(name)
+            lines.append(f"{name}: running={node.is_running} {journal!r}")
+        return lines
+
     def harmed(self, node: SimulatedNode) -> None:
         """Note that a server's disk may lose what it had said was durable."""
         self.damaged.add(node.name)

@@ -47,6 +47,7 @@ class Schedule:
 
     def __init__(self, seed: int) -> None:
         self.history = History()
+        self.stage = "create the stream"
         self.simulation = Simulation(seed)
         chance = self.simulation.stream("options")
         self.shape = Shape.draw(chance)
@@ -98,9 +99,13 @@ class Schedule:
         self.nemesis.heal()
         journal = await self.cluster.journal("finisher")
         async with asyncio.timeout(CONVERGE_S):
+            self.stage = "append"
             await self._progress()
+            self.stage = "flush"
             await self.workload.finish()
+            self.stage = "ask for a read point"
             committed = await journal.committed(STREAM, timeout=CONVERGE_S)
+            self.stage = f"read up to {committed}"
             await self._read_all(journal, committed)
         await journal.aclose()
         for name, server in sorted(self.cluster.servers.items()):
@@ -169,6 +174,13 @@ def run_schedule(seed: int) -> ScheduleResult:
         except ViolationError as error:
             result.violations += simulation.violations or [str(error)]
             result.violations += _trace(error.__cause__)
+        except TimeoutError:
+            result.violations.append(
+                "\n".join(
+                    [f"it does not converge: nobody could {schedule.stage}"]
+                    + schedule.cluster.picture()
+                )
+            )
         except Exception as error:  # noqa: BLE001  whatever it is, the seed has failed
             result.violations += [f"{type(error).__name__}: {error}", *_trace(error)]
     is_whole = not result.violations

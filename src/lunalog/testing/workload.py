@@ -6,6 +6,7 @@ Everything goes through the public API and is written into the `History` with th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,8 +66,8 @@ class Workload:
         self._now = now
         self._count = 0
         self._is_over = False
-        self._appending = 0
-        self._resting = 0
+        self._appending: set[str] = set()
+        self._resting: set[str] = set()
 
     async def finish(self) -> None:
         """Have the appends end; return when a leader has flushed, and leads on without appending."""
@@ -76,6 +77,8 @@ class Workload:
 
     async def peer(self, journal: SingleWriteJournal, name: str) -> None:
         """Stand for election; while leading, append and now and then resign.  Never returns."""
+        self._appending.discard(name)  # a crash runs no `finally`
+        self._resting.discard(name)
         while True:
             try:
                 async with journal.lead(STREAM) as writer:
@@ -90,33 +93,34 @@ class Workload:
         while self._is_over or self._now() < until:
             await self._busily(journal, writer, name)
             if self._is_over:
-                await self._rest(writer)
+                await self._rest(writer, name)
                 continue
             dice = self._chance.random()
             if dice < self.mix.truncate_rate and writer.committed > 10:
                 await writer.truncate(before=self._chance.randrange(writer.committed))
             elif dice > 1 - self.mix.transfer_rate:
-                await journal.transfer(STREAM)
+                with contextlib.suppress(UsageError):  # nobody else stands
+                    await journal.transfer(STREAM)
                 return
             await self._pause()
 
     async def _busily(self, journal: SingleWriteJournal, writer: StreamWriter, name: str) -> None:
-        self._appending += 1
+        self._appending.add(name)
         try:
             if self._is_over:
                 await writer.flush()
             else:
                 await self._some_appends(journal, writer, name)
         finally:
-            self._appending -= 1
+            self._appending.discard(name)
 
-    async def _rest(self, writer: StreamWriter) -> None:
-        self._resting += 1
+    async def _rest(self, writer: StreamWriter, name: str) -> None:
+        self._resting.add(name)
         try:
             while writer.is_leading:  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
         finally:
-            self._resting -= 1
+            self._resting.discard(name)
 
     async def _some_appends(
         self, journal: SingleWriteJournal, writer: StreamWriter, name: str
@@ -143,6 +147,8 @@ class Workload:
         return append
 
     def _settle(self, append: Append, error: BaseException | None, sequence: int | None) -> None:
+        if isinstance(error, GeneratorExit):
+            return  # the run is over, and a dead process is cleared away
         append.done = self._now()
         if error is None:
             append.outcome, append.sequence = "acked", sequence

@@ -151,6 +151,8 @@ class Leader:
         self.acked = 0
         self.events: list[Any] = []
         self.is_frozen = False
+        self.is_hasty = True
+        """Ticks come at any time, not only when they are due."""
         head = world.grant(self.peer)
         self.m = LeaderMachine(head, self.peer, LeaderSettings(leader_stall_ms=60_000))
         self.frames: dict[int, CopiedFrame] = {}
@@ -273,13 +275,16 @@ class Leader:
         if self.is_frozen:
             return
         keys = sorted((key for key, frames in self.links.items() if frames), key=str)
-        if self.m.next_tick is not None and chance.random() < 0.05:
+        is_due = self.m.next_tick is not None and (
+            self.is_hasty or self.world.now >= self.m.next_tick
+        )
+        if is_due and chance.random() < 0.05:
             self.tick()
         elif keys and chance.random() < 0.5:
             self.deliver(chance.choice(keys))
         elif self.todo:
             self.execute(*self.todo.pop(chance.randrange(len(self.todo))))
-        elif self.m.next_tick is not None:
+        elif is_due:
             self.tick()
 
     def tick(self) -> None:
@@ -317,7 +322,7 @@ class Leader:
         elif what == "RereadHead":
             self.do(m.head_unread(error, now))
         elif what == "check":
-            self.do(m.check_failed(effect.round, target, error, now))
+            self.do(m.check_failed(effect.round, effect.segment.id, target, error, now))
 
     def lost(self, is_lost: bool, error: LunalogError) -> None:
         if is_lost:
@@ -614,6 +619,7 @@ def test_one_leader_alone_commits_rolls_and_closes(sizes: tuple[int, int, int]) 
     world = World(n, a, servers, random.Random(7))
     world.loss = 0.0
     leader = world.lead()
+    leader.is_hasty = False
     for turn in range(400):
         for _ in range(16):
             leader.step()
@@ -632,3 +638,26 @@ def test_one_leader_alone_commits_rolls_and_closes(sizes: tuple[int, int, int]) 
     assert len(world.rows) >= 2, "it rolled"
     for row, after in zip(world.rows, world.rows[1:], strict=False):
         assert row.end == after.first
+
+
+def test_a_late_no_from_a_segment_that_was_rolled_away_proves_nothing() -> None:
+    """The answer to a check arrives after the roll: that the old segment is sealed is as it should be."""
+    world = World(3, 2, 4, random.Random(3))
+    world.loss = 0.0
+    leader = world.lead()
+    for _ in range(200):
+        leader.step()
+        world.now += 0.02
+    assert leader.m.phase is Phase.LEADING
+    old = leader.m.current.id
+    leader.m.want_roll("size")
+    for _ in range(600):
+        leader.step()
+        leader.append(world.chance)
+        world.now += 0.02
+    assert leader.m.current.id != old, "it has rolled"
+    leader.do(leader.m.check_failed(1, old, Member("s1", 1), SealedError("sealed here"), world.now))
+    for _ in range(100):
+        leader.step()
+        world.now += 0.02
+    assert leader.m.phase is Phase.LEADING
