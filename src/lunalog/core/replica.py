@@ -472,15 +472,18 @@ class Replica:
         self,
         stream: StreamId,
         segment: SegmentId,
-        end: Sequence,
+        span: Range,
         chain: Chain,
         committed: Sequence,
     ) -> None:
-        """A checkpoint says how far a segment reached."""
+        """A checkpoint says how far a segment reached; damage may have taken its OPEN record."""
         state = self._made(stream)
+        first, end = span
         held = state.segments.get(segment)
         if held is None:
-            return
+            if self._is_forgotten(state, segment) or end <= state.trimmed_before:
+                return
+            held = state.segments[segment] = SegmentReplica(segment, first, 0, 0)
         held.committed = max(held.committed, committed)
         row = held.certificate.row if held.certificate else None
         if row is not None and end >= row.end:

@@ -42,8 +42,8 @@ def replay(replica: Replica, record: Record, damage: Damage | None) -> None:
             held = replica.find(stream, segment)
             if held is not None:
                 replica.mark(held, committed)
-        case EndRecord(stream, segment, end, chain, committed):
-            replica.held_until(stream, segment, end, chain, committed)
+        case EndRecord(stream, segment, first, end, chain, committed):
+            replica.held_until(stream, segment, (first, end), chain, committed)
         case UnknownRecord(stream, segment, first, end):
             replica.damaged(stream, segment, (first, end))
         case _:

@@ -101,6 +101,7 @@ class EndRecord(msgspec.Struct, frozen=True, array_like=True, tag=8):
 
     stream: StreamId
     segment: SegmentId
+    first: Sequence
     end: Sequence
     chain: Chain
     """At `end`."""

@@ -132,8 +132,8 @@ class Schedule:
     async def _inspect(self, server: JournalServer) -> None:
         """Note every end and every frame that a server holds, straight from its log."""
         member = Member(server.name, server.replica.incarnation)
-        for stream, state in server.replica.streams.items():
-            for held in state.segments.values():
+        for stream, state in list(server.replica.streams.items()):
+            for held in list(state.segments.values()):
                 self.history.replicas.append(
                     ReplicaEnd(
                         member,
