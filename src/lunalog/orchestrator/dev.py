@@ -6,8 +6,9 @@ Layout of the directory:
     master/              metadata, master.pid, master.log
     servers/             see local.py
 
-This process starts the master; the master's orchestrator starts the servers.  All of them hold the
-read end of one pipe whose write end only this process has: when it goes, by whatever death, all go.
+This process starts the master; the master's orchestrator starts the servers.  All of them hold one
+end of a socket pair whose other end only this process has: when it goes, by whatever death, all go;
+and when all have gone, the pair tells it, of a process that has not yet written its pid file, too.
 A master that dies is started again; the servers live on meanwhile.
 """
 
@@ -16,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
 import subprocess
@@ -24,7 +24,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lunalog.errors import StorageError, UsageError
+from lunalog.errors import ClosedError, StorageError, UsageError
 from lunalog.orchestrator.local import live_servers
 from lunalog.orchestrator.process import PidFile, PidRecord, live_owner, spawn
 from lunalog.runtime import Runtime, Tasks
@@ -95,6 +95,36 @@ class DevDirectory:
         return lines[-1].removeprefix("error: ") if lines else ""
 
 
+class Lifeline:
+    """A socket pair: one end is inherited by all who shall end with this process."""
+
+    def __init__(self) -> None:
+        self._mine, self._theirs = socket.socketpair()
+        self._mine.setblocking(False)
+
+    @property
+    def fd(self) -> int:
+        """The end that is inherited."""
+        return self._theirs.fileno()
+
+    def cut(self) -> None:
+        """Tell all who hold it to end."""
+        self._mine.shutdown(socket.SHUT_WR)
+        self._theirs.close()
+
+    @property
+    def is_alone(self) -> bool:
+        """True when nobody holds it any more."""
+        try:
+            return self._mine.recv(1) == b""
+        except BlockingIOError:
+            return False
+
+    def close(self) -> None:
+        """Forget it."""
+        self._mine.close()
+
+
 class DevCluster:
     """Master and servers for as long as this object is not stopped and this process lives."""
 
@@ -117,7 +147,7 @@ class DevCluster:
         self._runtime = runtime
         self._pid_file = PidFile(self.directory.pid_file)
         self._child: subprocess.Popen[bytes] | None = None
-        self._lifeline = (-1, -1)
+        self._lifeline: Lifeline | None = None
         self._stopping = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
         self._was_up = False
@@ -132,8 +162,10 @@ class DevCluster:
 
     @property
     def lifeline(self) -> int:
-        """Read end of the pipe: for more processes that shall end with this one."""
-        return self._lifeline[0]
+        """What a process inherits that shall end with this one; raises `ClosedError` when stopped."""
+        if self._lifeline is None:
+            raise ClosedError("the cluster is not up")
+        return self._lifeline.fd
 
     async def start(self) -> None:
         """Start the master and return at once.
@@ -142,7 +174,7 @@ class DevCluster:
         """
         self._port = free_port(self._host, self._port)
         self._pid_file.take((self.url,))
-        self._lifeline = os.pipe()
+        self._lifeline = Lifeline()
         self._looking = self._tasks.start(self._look_after(), "dev-cluster")
 
     async def _look_after(self) -> None:
@@ -208,15 +240,14 @@ class DevCluster:
             if self._child.poll() is None:
                 self._child.kill()
                 await asyncio.get_running_loop().run_in_executor(None, self._child.wait)
-        read_end, write_end = self._lifeline
-        self._lifeline = (-1, -1)
-        for fd in (write_end, read_end):
-            if fd >= 0:
-                os.close(fd)
-        await self._until_dead(lambda: not self.directory.members())
-        for name in self.directory.members():
-            self.directory.kill(name)
-        await self._until_dead(lambda: not self.directory.members())
+        lifeline, self._lifeline = self._lifeline, None
+        if lifeline is not None:
+            lifeline.cut()
+            await self._until_dead(lambda: lifeline.is_alone and not self.directory.members())
+            for name in self.directory.members():
+                self.directory.kill(name)
+            await self._until_dead(lambda: lifeline.is_alone and not self.directory.members())
+            lifeline.close()
         self._pid_file.release()
 
     async def _until_dead(self, is_dead: Callable[[], bool]) -> None:

@@ -91,7 +91,9 @@ class Boot:
         self._may_have_lost = contents.may_have_lost
         replayed = await self._replay(contents, numbers, is_known=bool(contents.current))
         if is_new or (highest == 0 and numbers == [1] and replayed.records == 0):
-            self._may_have_lost = False  # the very first start, or one that ended before its checkpoint
+            self._may_have_lost = (
+                False  # the very first start, or one that ended before its checkpoint
+            )
         if is_new or (highest == 0 and replayed.records == 0):
             self._damage.clear()
         last = max([*numbers, contents.current, replayed.end.extent])

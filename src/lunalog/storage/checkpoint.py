@@ -103,9 +103,7 @@ class Contents(msgspec.Struct, array_like=True):
         """What the owner of the log must hear, in order."""
         found: list[Record] = list(self.records)
         found.extend(
-            EndRecord(
-                note.stream, note.segment, note.start, note.end, note.chain, note.committed
-            )
+            EndRecord(note.stream, note.segment, note.start, note.end, note.chain, note.committed)
             for note in self.segments
         )
         return found
