@@ -22,6 +22,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+FIELD_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "int | None": (int, type(None)),
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "bytes": (bytes,),
+}
+"""Annotations that make an attribute of an error class a field that travels."""
+
 
 class LunalogError(Exception):
     """Something failed; see `code`, and `maybe_applied` for what is known of the effect."""
@@ -31,9 +40,14 @@ class LunalogError(Exception):
     maybe_applied: ClassVar[bool] = False
     exit_code: ClassVar[int] = 1
     by_code: ClassVar[dict[str, type[LunalogError]]] = {}
+    carries: ClassVar[dict[str, tuple[type, ...]]] = {}
+    """Fields of this kind of error, and what they may be."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        own = vars(cls).get("__annotations__", {})
+        kinds = {name: FIELD_TYPES[kind] for name, kind in own.items() if kind in FIELD_TYPES}
+        cls.carries = cls.carries | kinds
         if "code" in cls.__dict__ and cls.by_code.setdefault(cls.code, cls) is not cls:
             raise TypeError(f"error code {cls.code!r} is taken")
 
@@ -41,7 +55,7 @@ class LunalogError(Exception):
         super().__init__(message)
         self.message = message
         for name, value in fields.items():
-            if not hasattr(type(self), name):
+            if name not in self.carries:
                 raise TypeError(f"{type(self).__name__} has no field {name!r}")
             setattr(self, name, value)
         self._fields = fields
@@ -56,11 +70,16 @@ class LunalogError(Exception):
 
     @staticmethod
     def from_wire(code: str, message: str, fields: dict[str, Any]) -> LunalogError:
-        """Rebuild an error that a peer sent; a code from the future becomes a `PeerError`."""
+        """Rebuild an error that a peer sent.
+
+        A code from the future becomes a `PeerError`, as does a rule that was broken over there: it
+        ends nobody here (R27).  Fields that the kind does not carry, or not so, are left behind.
+        """
         kind = LunalogError.by_code.get(code)
-        if kind is None:
+        if kind is None or issubclass(kind, InvariantError):
             return PeerError(f"{message} ({code})")
-        return kind(message, **{k: v for k, v in fields.items() if hasattr(kind, k)})
+        known = {k: v for k, v in fields.items() if type(v) in kind.carries.get(k, ())}
+        return kind(message, **known)
 
 
 def _rebuild(kind: type[LunalogError], message: str, fields: dict[str, Any]) -> LunalogError:

@@ -10,23 +10,26 @@ from __future__ import annotations
 import datetime
 import enum
 import re
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 from lunalog import limits
 from lunalog.errors import BadNameError, UsageError
 
-Sequence = int
+# Bounds are checked where a peer's message or a stored record is decoded (H1), not in this process.
+Sequence = Annotated[int, msgspec.Meta(ge=0, le=limits.SEQUENCE_MAX)]
 """Dense integer from 0; one order a stream over all epochs."""
-Epoch = int
+Epoch = Annotated[int, msgspec.Meta(ge=0, le=limits.SEQUENCE_MAX)]
 """A leader's turn; 0 before the first grant, then it only grows."""
-Chain = int
+Count = Annotated[int, msgspec.Meta(ge=0, le=limits.SEQUENCE_MAX)]
+"""A number that only grows: incarnation, boot, version, position."""
+Chain = Annotated[int, msgspec.Meta(ge=0)]
 """64-bit running hash over the frames of a stream up to some sequence (R26); 0 before sequence 0."""
-StreamId = bytes
+StreamId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 """16 random bytes; never reused, unlike a stream's name."""
-LeaderIncarnation = bytes
-"""16 random bytes a journal object (`linc` in the rules, R2)."""
+LeaderIncarnation = Annotated[bytes, msgspec.Meta(max_length=16)]
+"""16 random bytes a journal object (`linc` in the rules, R2); empty: nobody's."""
 
 STREAM_NAME = re.compile(r"[A-Za-z0-9._/-]{1,255}", re.ASCII)
 NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -36,7 +39,7 @@ class SegmentId(msgspec.Struct, frozen=True, order=True, array_like=True, gc=Fal
     """The `n`-th segment that epoch `epoch` tried to open; only that epoch writes to it."""
 
     epoch: Epoch
-    n: int
+    n: Count
 
     def __str__(self) -> str:
         return f"{self.epoch}.{self.n}"
@@ -46,7 +49,7 @@ class Member(msgspec.Struct, frozen=True, order=True, array_like=True, gc=False)
     """One journal server under one incarnation: what a replica set names (R19)."""
 
     server: str
-    incarnation: int
+    incarnation: Count
 
     def __str__(self) -> str:
         return f"{self.server}#{self.incarnation}"
@@ -117,7 +120,7 @@ class SealedSegment(msgspec.Struct, frozen=True, array_like=True):
     reason: str
     """Why it was sealed: takeover, size, age, server, resign, ..."""
     sealed_us: int
-    version: int = 1
+    version: Count = 1
 
 
 class StreamHead(msgspec.Struct, frozen=True, array_like=True):
@@ -126,8 +129,8 @@ class StreamHead(msgspec.Struct, frozen=True, array_like=True):
     name: str
     stream: StreamId
     policy: Policy
-    generation: int = 1
-    version: int = 1
+    generation: Count = 1
+    version: Count = 1
     epoch: Epoch = 0
     leader: Peer | None = None
     """Who holds `epoch`; kept after a release, to name the last leader."""

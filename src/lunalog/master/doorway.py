@@ -19,7 +19,7 @@ from lunalog.errors import (
 )
 from lunalog.master.servers import Server
 from lunalog.types import Peer, check_node_name
-from lunalog.wire.codec import VERSION_MAX
+from lunalog.wire.codec import agreed_version
 from lunalog.wire.connection import Connection, Handler
 from lunalog.wire.messages import (
     ClientBeat,
@@ -76,7 +76,7 @@ class Doorway:
             )
         if hello.role not in ROLES:
             raise PeerError(f"unknown role {hello.role!r:.40}")
-        welcome = Welcome(VERSION_MAX, cluster, "master", "master")
+        welcome = Welcome(agreed_version(hello), cluster, "master", "master")
         if hello.role == "server":
             return welcome, ServerDoor(self._master, self)
         if hello.role != "client":

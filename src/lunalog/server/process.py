@@ -181,7 +181,7 @@ class JournalServer:
             )
         if self._is_stopping or len(self._connections) >= self.config.connections_max:
             raise NotActiveError(f"server {self.name} takes no connections now")
-        welcome = Welcome(codec.VERSION_MAX, cluster, "server", self.name)
+        welcome = Welcome(codec.agreed_version(hello), cluster, "server", self.name)
         return welcome, ServerHandler(self)
 
     def came(self, connection: Connection) -> None:

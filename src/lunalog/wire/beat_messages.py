@@ -9,6 +9,7 @@ import msgspec
 
 from lunalog.types import (
     Certificate,
+    Count,
     Promise,
     SegmentId,
     Sequence,
@@ -42,10 +43,10 @@ class RegisterServer(msgspec.Struct, frozen=True, array_like=True, tag=83):
     """A server's first message to a master -> Registered.  Facts are whole, not deltas."""
 
     name: str
-    incarnation: int
+    incarnation: Count
     """0: an empty directory, never registered (R19)."""
-    boot: int
-    synced_position: int
+    boot: Count
+    synced_position: Count
     """Log position that is known synced (R19: an older image shows)."""
     may_have_lost: bool
     """Damage that may hide a promise or a tail: needs a new incarnation (R18)."""
@@ -60,7 +61,7 @@ class Registered(msgspec.Struct, frozen=True, array_like=True, tag=84):
     """Under this incarnation the server acks and votes."""
 
     cluster: str
-    incarnation: int
+    incarnation: Count
     heartbeat_ms: int
 
 
@@ -78,7 +79,7 @@ class TrimCommand(msgspec.Struct, frozen=True, array_like=True, tag=86):
     id: int
     stream: StreamId
     before: Sequence
-    version: int
+    version: Count
 
 
 class DropSegment(msgspec.Struct, frozen=True, array_like=True, tag=87):
@@ -88,7 +89,7 @@ class DropSegment(msgspec.Struct, frozen=True, array_like=True, tag=87):
     stream: StreamId
     segment: SegmentId
     promise: Promise
-    version: int
+    version: Count
 
 
 class DropStream(msgspec.Struct, frozen=True, array_like=True, tag=88):
@@ -105,9 +106,9 @@ Command = CertifyCommand | TrimCommand | DropSegment | DropStream
 class ServerBeat(msgspec.Struct, frozen=True, array_like=True, tag=89):
     """Status of a server -> ServerBeatReply."""
 
-    incarnation: int
-    boot: int
-    synced_position: int
+    incarnation: Count
+    boot: Count
+    synced_position: Count
     free_bytes: int
     total_bytes: int
     append_bytes_per_s: int

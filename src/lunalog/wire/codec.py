@@ -26,9 +26,9 @@ from typing import Final
 import msgspec
 
 from lunalog import limits
-from lunalog.errors import CorruptFrameError, LunalogError
+from lunalog.errors import CorruptFrameError, LunalogError, UnsupportedVersionError
 from lunalog.types import Chain, Sequence
-from lunalog.wire.messages import Failure, Message
+from lunalog.wire.messages import Failure, Hello, Message
 
 MAGIC: Final = b"LUNALOG1"
 """Eight bytes that the dialler sends before its first message."""
@@ -101,6 +101,17 @@ def decode_control(body: Buffer) -> Message:
         found: Message = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptFrameError(f"not a message of this protocol: {error}") from error
+    return found
+
+
+def agreed_version(hello: Hello) -> int:
+    """Return the highest version that both sides speak; raises `UnsupportedVersionError`."""
+    found = min(VERSION_MAX, hello.version_max)
+    if found < max(VERSION_MIN, hello.version_min):
+        raise UnsupportedVersionError(
+            f"this side speaks versions {VERSION_MIN} to {VERSION_MAX}, the other "
+            f"{hello.version_min} to {hello.version_max}: upgrade the older one"
+        )
     return found
 
 

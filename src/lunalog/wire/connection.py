@@ -26,12 +26,13 @@ from lunalog.errors import (
 from lunalog.runtime import Address, Runtime
 from lunalog.wire import codec
 from lunalog.wire.codec import Buffer, FramesHead, Kind
-from lunalog.wire.messages import Failure, Hello, Message, Welcome
+from lunalog.wire.messages import ANSWERS, Failure, Hello, Message, Welcome
 
 HANDSHAKE_TIMEOUT_S: Final = 5.0
 BUFFER_BYTES_MIN: Final = 16 * limits.KIB
 BUFFER_BYTES_MAX: Final = 2 * limits.MIB
 """A receive buffer grows to this while reads fill it, beyond only for one large message."""
+HANDSHAKES: Final = (Kind.HELLO, Kind.WELCOME)
 WRITE_HIGH_BYTES: Final = 4 * limits.MIB
 """Where the transport asks us to pause."""
 
@@ -93,7 +94,8 @@ class Connection(asyncio.BufferedProtocol):
         self._flush_is_due = False
         self._is_paused = False
         self._room: list[asyncio.Future[None]] = []
-        self._pending: dict[int, asyncio.Future[Any]] = {}
+        self._pending: dict[int, tuple[asyncio.Future[Any], type]] = {}
+        """Requests under way, and what they are to be answered with."""
         self._next_request = 1
         self._deadline: asyncio.TimerHandle | None = None
         self._greet: Callable[[], Hello] | None = None
@@ -189,7 +191,7 @@ class Connection(asyncio.BufferedProtocol):
         number = self._next_request
         self._next_request = number + 1 if number < 0xFFFFFFFF else 1
         answer: asyncio.Future[Any] = self._loop.create_future()
-        self._pending[number] = answer
+        self._pending[number] = answer, ANSWERS[type(message)]
         self.send(codec.control(Kind.REQUEST, number, message))
         timer = self._loop.call_later(
             timeout, self._expire, number, type(message).__name__, timeout
@@ -201,8 +203,8 @@ class Connection(asyncio.BufferedProtocol):
             self._pending.pop(number, None)
 
     def _expire(self, number: int, what: str, timeout: float) -> None:
-        answer = self._pending.get(number)
-        if answer is not None and not answer.done():
+        answer, _ = self._pending[number]
+        if not answer.done():
             answer.set_exception(
                 DeadlineExceededError(f"no answer to {what} within {timeout:g} s from {self!r}")
             )
@@ -253,7 +255,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
         self.resume_writing()
-        for answer in self._pending.values():
+        for answer, _ in self._pending.values():
             if not answer.done():
                 answer.set_exception(self._lost())
         self._pending.clear()
@@ -358,16 +360,20 @@ class Connection(asyncio.BufferedProtocol):
             result = (head, bytes(frames))
         else:
             result = codec.decode_control(body)
-        if kind == Kind.ERROR and number == 0 and isinstance(result, Failure):
+        if kind in HANDSHAKES or (kind == Kind.ERROR) != isinstance(result, Failure):
+            raise PeerError(f"unexpected {Kind(kind).name} {type(result).__name__}")
+        if isinstance(result, Failure) and number == 0:
             self.closed_by_peer(codec.error_of(result))
             return
-        answer = self._pending.get(number)
+        answer, wanted = self._pending.get(number, (None, None))
         if answer is None or answer.done():
             return  # who asked has gone
         if isinstance(result, Failure):
             answer.set_exception(codec.error_of(result))
-        else:
+        elif type(result) is wanted:
             answer.set_result(result)
+        else:
+            raise PeerError(f"a {type(result).__name__} does not answer what was asked")
 
     def closed_by_peer(self, error: LunalogError) -> None:
         """Note why the peer is about to close."""
@@ -382,20 +388,17 @@ class Connection(asyncio.BufferedProtocol):
         if kind == Kind.ERROR and isinstance(message, Failure):
             self.closed_by_peer(codec.error_of(message))
         elif kind == Kind.HELLO and isinstance(message, Hello) and self._welcome is not None:
-            if (
-                not message.version_min
-                <= codec.VERSION_MAX
-                >= codec.VERSION_MIN
-                <= message.version_max
-            ):
-                raise UnsupportedVersionError(
-                    f"this side speaks versions {codec.VERSION_MIN} to {codec.VERSION_MAX}, the other "
-                    f"{message.version_min} to {message.version_max}: upgrade the older one"
-                )
+            codec.agreed_version(message)
             welcome, self.handler = self._welcome(message)
             self.send(codec.control(Kind.WELCOME, 0, welcome))
             self._is_ready(message)
         elif kind == Kind.WELCOME and isinstance(message, Welcome) and self._greet is not None:
+            hello = self._greet()
+            if not hello.version_min <= message.version <= hello.version_max:
+                raise UnsupportedVersionError(
+                    f"the other side chose version {message.version}, this one offered "
+                    f"{hello.version_min} to {hello.version_max}"
+                )
             self._is_ready(message)
         else:
             raise PeerError(f"{type(message).__name__} instead of a handshake")

@@ -9,6 +9,7 @@ import msgspec
 
 from lunalog.types import (
     Chain,
+    Count,
     OpenSegment,
     Policy,
     Promise,
@@ -187,7 +188,7 @@ class ServerStatus(msgspec.Struct, frozen=True, array_like=True):
     append_bytes_per_s: int
     open_segments: int
     sealed_segments: int
-    boot: int
+    boot: Count
     pid: int = 0
     """Of a process that the local orchestrator runs; 0: not its own."""
 

@@ -6,6 +6,8 @@ Pushes are one way.
 
 from __future__ import annotations
 
+from typing import Final
+
 from lunalog.wire.base_messages import (
     Done,
     Failure,
@@ -75,6 +77,7 @@ from lunalog.wire.replica_messages import (
 )
 
 __all__ = [
+    "ANSWERS",
     "AppendRefused",
     "AskLeader",
     "Certified",
@@ -149,3 +152,33 @@ Message = (
     | ClientBeat | ClientBeatReply | EndSession | RegisterServer | Registered
     | CertifyCommand | TrimCommand | DropSegment | DropStream | ServerBeat | ServerBeatReply
 )  # fmt: skip
+
+ANSWERS: Final[dict[type, type]] = {
+    Ping: Done,
+    OpenSlot: Opened,
+    Fence: Fenced,
+    Check: Done,
+    Read: tuple,  # FRAMES: its head and its bytes
+    Certify: Certified,
+    AskLeader: ReadPoint,
+    DescribeServer: ServerReport,
+    CreateStream: ViewReply,
+    DeleteStream: Done,
+    ListStreams: StreamList,
+    GetStream: ViewReply,
+    WatchStream: ViewReply,
+    UnwatchStream: Done,
+    Propose: Proposal,
+    SealSegment: HeadReply,
+    Truncate: HeadReply,
+    Release: Done,
+    Transfer: Done,
+    GetServers: ServerList,
+    ScaleServers: Done,
+    GetHealth: Health,
+    ClientBeat: ClientBeatReply,
+    EndSession: Done,
+    RegisterServer: Registered,
+    ServerBeat: ServerBeatReply,
+}
+"""What each request is answered with, if not by an error."""

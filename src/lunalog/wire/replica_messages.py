@@ -10,6 +10,7 @@ import msgspec
 from lunalog.types import (
     Certificate,
     Chain,
+    Count,
     LeaderIncarnation,
     Promise,
     SegmentId,
@@ -30,11 +31,11 @@ class OpenSlot(msgspec.Struct, frozen=True, array_like=True, tag=16):
     stream: StreamId
     segment: SegmentId
     leader: LeaderIncarnation
-    incarnation: int
+    incarnation: Count
     first: Sequence
     chain: Chain
     """At `first`."""
-    generation: int
+    generation: Count
 
 
 class Opened(msgspec.Struct, frozen=True, array_like=True, tag=17):
@@ -65,7 +66,7 @@ class Fence(msgspec.Struct, frozen=True, array_like=True, tag=20):
     """The open segment to report on."""
     first: Sequence
     promise: Promise
-    incarnation: int
+    incarnation: Count
 
 
 class Fenced(msgspec.Struct, frozen=True, array_like=True, tag=21):
@@ -86,7 +87,7 @@ class Check(msgspec.Struct, frozen=True, array_like=True, tag=22):
     stream: StreamId
     segment: SegmentId
     promise: Promise
-    incarnation: int
+    incarnation: Count
 
 
 class Read(msgspec.Struct, frozen=True, array_like=True, tag=23):
@@ -152,7 +153,7 @@ class SegmentFact(msgspec.Struct, frozen=True, array_like=True):
 
     stream: StreamId
     segment: SegmentId
-    generation: int
+    generation: Count
     first: Sequence
     end: Sequence
     committed: Sequence
@@ -169,7 +170,7 @@ class ServerReport(msgspec.Struct, frozen=True, array_like=True, tag=31):
     """Numbers for people and tests."""
 
     name: str
-    incarnation: int
-    boot: int
+    incarnation: Count
+    boot: Count
     facts: tuple[SegmentFact, ...]
     counters: dict[str, int]

@@ -15,6 +15,7 @@ from lunalog.errors import (
     FencedError,
     MetadataLostError,
     NotEnoughServersError,
+    ServerUnavailableError,
     StreamExistsError,
     StreamNotFoundError,
     UsageError,
@@ -80,7 +81,7 @@ async def test_create_repeated_finds_its_own_and_another_finds_it_taken(started:
         await client.create("other", stream=b"x" * 16)
     with pytest.raises(UsageError):
         await client.create("bad", policy=Policy(3, 1))
-    with pytest.raises(UsageError):
+    with pytest.raises(ServerUnavailableError, match="length >= 16"):  # no such message: it closes
         await client.create("bad", stream=b"short")
 
 
