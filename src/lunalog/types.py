@@ -88,7 +88,7 @@ class Policy(msgspec.Struct, frozen=True, array_like=True):
                 f"replicas={n} with ack_quorum={a} is not a legal policy: "
                 f"use 2 <= ack_quorum <= replicas <= {limits.REPLICAS_MAX}, or 1 and 1"
             )
-        if self.segment_bytes_max < limits.FRAME_BYTES_MAX or self.segment_age_s <= 0:
+        if self.segment_bytes_max < limits.FRAME_BYTES_MAX or not self.segment_age_s > 0:  # nor NaN
             raise UsageError(
                 f"a segment must hold at least {limits.FRAME_BYTES_MAX} bytes and live some time"
             )

@@ -53,6 +53,7 @@ def test_a_segment_holds_at_least_one_frame_and_lives_some_time():
     for policy in (
         Policy(segment_bytes_max=limits.FRAME_BYTES_MAX - 1),
         Policy(segment_age_s=0.0),
+        Policy(segment_age_s=float("nan")),
     ):
         with pytest.raises(UsageError, match="a segment must"):
             policy.validate()
