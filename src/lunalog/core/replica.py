@@ -518,7 +518,11 @@ class Replica:
 
     def promises(self) -> dict[StreamId, Promise]:
         """Every promise that may have been replied."""
-        return {stream: state.synced_promise for stream, state in self.streams.items()}
+        return {
+            stream: state.synced_promise
+            for stream, state in self.streams.items()
+            if state.synced_promise > NO_PROMISE
+        }
 
     def durable_ends(self) -> dict[tuple[StreamId, SegmentId], Sequence]:
         """How far each segment is held durably, where anything is."""

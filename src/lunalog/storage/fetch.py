@@ -8,6 +8,7 @@ Source: R12, R18, R26; trap 3.
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -28,6 +29,7 @@ from lunalog.wire.frames import FrameHead
 FRAMES_MAX: Final = 4096
 """In one reply."""
 CHUNK_BYTES: Final = 1 * limits.MIB
+READ_TRIES: Final = 2
 
 
 class FrameReader:
@@ -200,14 +202,17 @@ class RecordReader:
 
     async def get(self, offset: int) -> Found | None:
         """Read the record at `offset`; none if it cannot be read, or its header is damaged."""
-        try:
-            head = await self._bytes(offset, RECORD_HEAD_BYTES)
-            if len(head) < RECORD_HEAD_BYTES:
-                return None
-            size = RECORD_HEAD_BYTES + layout.body_size(head)
-            record = await self._bytes(offset, min(size, limits.MESSAGE_BYTES_MAX))
-        except OSError:
+        for _ in range(READ_TRIES):  # one error of a disk is not damage yet
+            with contextlib.suppress(OSError):
+                return await self._parse(offset)
+        return None
+
+    async def _parse(self, offset: int) -> Found | None:
+        head = await self._bytes(offset, RECORD_HEAD_BYTES)
+        if len(head) < RECORD_HEAD_BYTES:
             return None
+        size = RECORD_HEAD_BYTES + layout.body_size(head)
+        record = await self._bytes(offset, min(size, limits.MESSAGE_BYTES_MAX))
         return layout.parse_record(record, 0, self._seed, self._extent, offset)
 
     async def _bytes(self, offset: int, size: int) -> memoryview:

@@ -26,7 +26,7 @@ from lunalog.testing.machine import SimulatedNode
 from lunalog.testing.metadata import SimulatedStore
 from lunalog.testing.process import SimulatedRuntime
 from lunalog.testing.simulation import Simulation
-from lunalog.types import SealedSegment
+from lunalog.types import Policy, SealedSegment
 
 MASTER = "master"
 MASTER_PORT = 7600
@@ -43,12 +43,20 @@ class Shape:
     spares: int = 1
     """Servers beyond N."""
     clients: int = 3
+    segment_age_s: float = 86400.0
+    """When a leader rolls of itself."""
 
     @classmethod
     def draw(cls, chance: random.Random) -> Shape:
         """Draw a shape."""
         replicas, ack_quorum = chance.choice(LEGAL_PAIRS)
-        return cls(replicas, ack_quorum, chance.choice([0, 1, 2]), chance.choice([2, 3]))
+        return cls(
+            replicas,
+            ack_quorum,
+            spares=chance.choice([0, 1, 2]),
+            clients=chance.choice([2, 3]),
+            segment_age_s=chance.choice([86400.0, 86400.0, 3.0, 0.5]),
+        )
 
     @property
     def servers(self) -> int:
@@ -124,10 +132,33 @@ class SimulatedCluster:
             for state in server.replica.streams.values():
                 lines.append(f"  promise {state.promise}")
                 lines += [f"  {held!r}" for held in list(state.segments.values())[-2:]]
+        lines += [f"incomplete: {found}" for found in self.incomplete()]
         for name, journal in sorted(self.journals.items()):
             node = self.simulation.node(name)
             lines.append(f"{name}: running={node.is_running} {journal!r}")
         return lines
+
+    def incomplete(self) -> list[str]:
+        """Replicas of sealed segments that lack events which their member was listed for (R21).
+
+        A member that lives under another incarnation is repaired, not completed (R20).
+        """
+        if not self.history.heads:
+            return []
+        rows = {change.row.id: change.row for change in self.history.rows}
+        head = self.history.heads[-1].head
+        found = []
+        for row in rows.values():
+            for member in row.members:
+                server = self.servers.get(member.server)
+                if row.end <= head.truncated_before or member.server in self.ever_damaged:
+                    continue
+                if server is None or server.replica.incarnation != member.incarnation:
+                    continue
+                held = server.replica.find(head.stream, row.id)
+                if held is None or not held.is_complete:
+                    found.append(f"{row.id} at {member.server}: {held!r}")
+        return found
 
     def harmed(self, node: SimulatedNode) -> None:
         """Note that a server's disk may lose what it had said was durable."""
@@ -193,9 +224,16 @@ class SimulatedCluster:
 
     async def journal(self, name: str = "harness") -> SingleWriteJournal:
         """Connect from the harness's machine, which no fault touches."""
-        return await SingleWriteJournal.connect(
-            self.url, peer=name, runtime=self.simulation.harness_runtime
+        journal = SingleWriteJournal(
+            self.simulation.harness_runtime,
+            ((MASTER, MASTER_PORT),),
+            url=self.url,
+            peer=name,
+            config=self.client_config,
+            default_policy=Policy(segment_age_s=self.shape.segment_age_s),
         )
+        await journal.start()
+        return journal
 
 
 def memory_of(server: JournalServer) -> ServerMemory:

@@ -42,6 +42,16 @@ def kill_master(nemesis: Nemesis) -> str | None:
     return node.name
 
 
+def crash_at_commit(nemesis: Nemesis) -> str | None:
+    """M1: crash the master right before or after one of its next transactions."""
+    node, store = nemesis.pick(nemesis.targets.masters), nemesis.targets.store
+    if node is None or store is None:
+        return None
+    number, when = nemesis.chance.randint(1, 6), nemesis.chance.choice(("before", "after"))
+    store.crash_at(store.transactions + number, when, lambda: nemesis.crash(node))
+    return f"{node.name} {when} transaction {number}"
+
+
 def power_cut(nemesis: Nemesis) -> str | None:
     """D4, N5: take one host's power."""
     node = nemesis.pick(nemesis.targets.nodes)
@@ -202,6 +212,7 @@ KINDS: dict[str, Kind] = {
         kill,
         kill_server,
         kill_master,
+        crash_at_commit,
         power_cut,
         power_cut_all,
         crash_at_call,

@@ -17,6 +17,7 @@ from typing import Any
 
 from lunalog.testing import diskharm, harm
 from lunalog.testing.machine import SimulatedNode
+from lunalog.testing.metadata import SimulatedStore, StoreFaults
 from lunalog.testing.simulation import Simulation
 
 RESTART_S = 1.0
@@ -29,6 +30,7 @@ class Targets:
 
     Attributes:
         masters, servers, clients: Nodes by role; only servers' disks are harmed.
+        store: The masters' metadata store.
         damages_most: How many servers may lose durable bytes in the whole run: A-1 at most.
         damaged: Called with a server before its durable bytes are harmed, and before each crash
             that may show the harm.
@@ -39,6 +41,7 @@ class Targets:
     masters: list[SimulatedNode] = field(default_factory=list)
     clients: list[SimulatedNode] = field(default_factory=list)
     damages_most: int = 0
+    store: SimulatedStore | None = None
     damaged: Callable[[SimulatedNode], None] = lambda node: None
 
     @property
@@ -85,6 +88,8 @@ class Nemesis:
         """Draw kinds, weights and rates; and how the network usually is in this run."""
         chance = targets.simulation.stream("swarm")
         targets.simulation.network.settings.redraw(chance)
+        if targets.store is not None:
+            targets.store.faults = _draw_store_faults(chance)
         known = all_kinds()
         share = chance.choice((0.1, 0.3, 0.6))
         kinds = {name: 10 ** chance.uniform(-1, 0) for name in known if chance.random() < share}
@@ -112,13 +117,15 @@ class Nemesis:
                 self._tell(f"{name}: {what}")
 
     def heal(self) -> None:
-        """End every fault: links, clocks, disks, pauses; and start what does not run.
+        """End every fault: links, clocks, disks, metadata, pauses; and start what does not run.
 
         Damage that is done stays done, and so do its effects.
         """
         while self._cures:
             self._due(next(iter(self._cures)))
         self.simulation.network.mend()
+        if self.targets.store is not None:
+            self.targets.store.heal()
         for node in self.targets.nodes:
             node.heal()
             self._start(node)
@@ -179,6 +186,14 @@ class Nemesis:
 
     def _tell(self, what: str) -> None:
         self.story.append(f"{self.simulation.now:10.6f} {what}")
+
+
+def _draw_store_faults(chance: random.Random) -> StoreFaults:
+    """Draw how a metadata store misbehaves in a run: often not at all (M2, M5)."""
+    faults = StoreFaults(latency_s=chance.choice(((0.0, 0.0), (0.0, 0.002), (0.001, 0.1))))
+    for name in ("unavailable", "lost_reply", "late", "never"):
+        setattr(faults, name, chance.choice((0.0, 0.0, 0.0, 0.01, 0.1)))
+    return faults
 
 
 Kind = Callable[[Nemesis], str | None]

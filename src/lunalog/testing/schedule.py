@@ -12,7 +12,7 @@ import traceback
 from dataclasses import dataclass, field
 
 from lunalog.client.journal import SingleWriteJournal
-from lunalog.errors import LunalogError
+from lunalog.errors import AvailabilityError, OutcomeUnknownError
 from lunalog.server import JournalServer
 from lunalog.testing.checkers import CHECKERS
 from lunalog.testing.cluster import Shape, SimulatedCluster
@@ -66,6 +66,7 @@ class Schedule:
                 [self.cluster.master_node],
                 self.cluster.client_nodes,
                 damages_most=self.shape.ack_quorum - 1,
+                store=self.cluster.store,
                 damaged=self.cluster.harmed,
             )
         )
@@ -89,7 +90,7 @@ class Schedule:
                     exist_ok=True,
                 )
                 self.history.stream = created.stream
-            except LunalogError:
+            except (AvailabilityError, OutcomeUnknownError):
                 await asyncio.sleep(0.2)
         await journal.aclose()
         await self.nemesis.run(STORM_S)
@@ -107,6 +108,9 @@ class Schedule:
             committed = await journal.committed(STREAM, timeout=CONVERGE_S)
             self.stage = f"read up to {committed}"
             await self._read_all(journal, committed)
+            self.stage = "complete every replica"
+            while self.cluster.incomplete():  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
         await journal.aclose()
         for name, server in sorted(self.cluster.servers.items()):
             if self.simulation.node(name).is_running:
@@ -177,8 +181,10 @@ def run_schedule(seed: int) -> ScheduleResult:
         except TimeoutError:
             result.violations.append(
                 "\n".join(
-                    [f"it does not converge: nobody could {schedule.stage}"]
-                    + schedule.cluster.picture()
+                    [
+                        f"it does not converge: nobody could {schedule.stage}",
+                        *schedule.cluster.picture(),
+                    ]
                 )
             )
         except Exception as error:  # noqa: BLE001  whatever it is, the seed has failed

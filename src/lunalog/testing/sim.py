@@ -7,6 +7,7 @@ schedule did not converge, or the workload was blind (a checker had nothing to l
 from __future__ import annotations
 
 import argparse
+import logging
 import multiprocessing
 import os
 import sys
@@ -23,11 +24,17 @@ LEAST_ACKS, LEAST_FAULTS, LEAST_ELECTIONS = 50, 10, 1
 def run_all(seeds: range, jobs: int) -> Iterator[ScheduleResult]:
     """Yield results as they come, in order of seed."""
     if jobs == 1 or len(seeds) == 1:
+        hush()
         yield from map(run_schedule, seeds)
         return
     context = multiprocessing.get_context("spawn")
-    with context.Pool(jobs, maxtasksperchild=200) as pool:
+    with context.Pool(jobs, hush, maxtasksperchild=200) as pool:
         yield from pool.imap(run_schedule, seeds, chunksize=1)
+
+
+def hush() -> None:
+    """Keep what the simulated processes log to themselves."""
+    logging.getLogger("lunalog").setLevel(logging.CRITICAL + 1)
 
 
 class Totals:
@@ -72,11 +79,11 @@ class Totals:
         print("checked:  " + ", ".join(f"{k} {n}" for k, n in self.checked.items()))
 
 
-def show_failure(result: ScheduleResult) -> None:
+def show_failure(result: ScheduleResult, limit: int = 1000) -> None:
     """Print what one schedule broke and how to see it again."""
     print(f"seed {result.seed}: {len(result.violations)} violations")
     for violation in result.violations[:5]:
-        print(f"  {violation[:2000]}")
+        print(f"  {violation[:limit]}")
     print(f"  replay: make sim SEED={result.seed}", flush=True)
 
 
@@ -121,7 +128,7 @@ def replay(seed: int) -> int:
     for name, count in result.checked.items():
         print(f"{name}: {count} checked")
     if result.violations:
-        show_failure(result)
+        show_failure(result, limit=100_000)
         return 1
     print(f"{result.acks} acks, {result.elections} elections, {sum(result.faults.values())} faults")
     print("no violation")

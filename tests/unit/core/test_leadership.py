@@ -627,6 +627,7 @@ def test_one_leader_alone_commits_rolls_and_closes(sizes: tuple[int, int, int]) 
             leader.append(world.chance)
         if turn % 100 == 50:
             leader.m.want_roll("size")
+            leader.do(leader.m.poke(world.now))
         world.now += 0.1
     leader.do(leader.m.resign(world.now))
     for _ in range(100):
@@ -641,7 +642,7 @@ def test_one_leader_alone_commits_rolls_and_closes(sizes: tuple[int, int, int]) 
 
 
 def test_a_late_no_from_a_segment_that_was_rolled_away_proves_nothing() -> None:
-    """The answer to a check arrives after the roll: that the old segment is sealed is as it should be."""
+    """The answer to a check comes after the roll: that the old segment is sealed is as it should be."""
     world = World(3, 2, 4, random.Random(3))
     world.loss = 0.0
     leader = world.lead()

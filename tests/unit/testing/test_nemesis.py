@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from lunalog.testing.harm import KINDS as HARM
+from lunalog.testing.metadata import SimulatedStore
 from lunalog.testing.nemesis import Nemesis, Targets, all_kinds
 from lunalog.testing.process import SimulatedRuntime
 from lunalog.testing.simulation import Simulation
@@ -34,7 +35,10 @@ class World:
             server.start(self.serve)
         for client in [master, *clients]:
             client.start(self.talk)
-        self.targets = Targets(simulation, servers, [master], clients, damages_most=damages_most)
+        self.store = SimulatedStore()
+        self.targets = Targets(
+            simulation, servers, [master], clients, damages_most=damages_most, store=self.store
+        )
 
     async def serve(self, runtime: SimulatedRuntime) -> None:
         await runtime.network.listen(Beat, ("", 1))
@@ -61,6 +65,8 @@ class World:
 
     async def talk(self, runtime: SimulatedRuntime) -> None:
         while True:
+            if runtime.node.name == "master":
+                await self.store.transact({}, {"key": b"value"})
             try:
                 async with asyncio.timeout(1):
                     name = runtime.random.choice(["server-1", "server-2", "server-3"])
