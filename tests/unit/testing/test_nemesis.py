@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 
 import pytest
 
+from lunalog.errors import AvailabilityError, OutcomeUnknownError
 from lunalog.testing.harm import KINDS as HARM
 from lunalog.testing.metadata import SimulatedStore
 from lunalog.testing.nemesis import Nemesis, Targets, all_kinds
@@ -66,7 +68,8 @@ class World:
     async def talk(self, runtime: SimulatedRuntime) -> None:
         while True:
             if runtime.node.name == "master":
-                await self.store.transact({}, {"key": b"value"})
+                with contextlib.suppress(AvailabilityError, OutcomeUnknownError):
+                    await self.store.transact({}, {"key": b"value"})
             try:
                 async with asyncio.timeout(1):
                     name = runtime.random.choice(["server-1", "server-2", "server-3"])
