@@ -273,13 +273,13 @@ class Replica:
     ) -> tuple[FenceState, bool]:
         """Promise, also for segments never seen (R5); true if the promise must be recorded."""
         self._check_incarnation(incarnation)
-        self._check(self._known(stream), promise)
-        state = self._made(stream)
-        is_new = self._raise(state, promise)
-        held = state.segments.get(segment)
+        known = self._known(stream)
+        self._check(known, promise)
+        held = known.segments.get(segment)
+        if held is None and known.versions and segment in known.versions:
+            raise GoneError(f"segment {segment} was dropped here")
+        is_new = self._raise(self._made(stream), promise)
         if held is None:
-            if state.versions and segment in state.versions:
-                raise GoneError(f"segment {segment} was dropped here")
             return FenceState(first, 0, 0, (), None), is_new
         return (
             FenceState(held.end, held.chain, held.committed, held.unknown, held.certificate),
@@ -293,8 +293,6 @@ class Replica:
         self._check_incarnation(incarnation)
         state = self._known(stream)
         self._check(state, promise)
-        if state.promise > promise:
-            raise FencedError("a later leader is promised here", epoch=state.promise.epoch)
         held = state.segments.get(segment)
         if held is None or not held.is_opened:
             raise NotOpenError(f"segment {segment} was never opened here")
@@ -343,6 +341,8 @@ class Replica:
             is_new = True
         if known is None or known.row.version < row.version:
             held.certificate, is_new = certificate, True
+        if state.versions:
+            state.versions.pop(row.id, None)  # listed again: what follows is held again
         if held.end > row.end:
             held.end = row.end
             held.durable = min(held.durable, row.end)
@@ -360,13 +360,24 @@ class Replica:
         """
         if held.certificate is None:
             raise InvariantError(f"R21: segment {held.id} is pulled without a certificate")
+        row = held.certificate.row
         if first + count <= held.end:
             return False
-        if held.end == held.first and not held.is_opened:
-            held.start_chain = held.chain = before
-        if first != held.end or first + count > held.certificate.row.end:
+        if first != held.end or first + count > row.end:
             raise GapError(f"the pulled frame at {first} does not join {held.end}", end=held.end)
+        if first == held.first and not held.is_opened:
+            held.start_chain = held.chain = before
+        if first + count == row.end:
+            found = chains.extend(held.chain, first, count, crc)
+            knows_start = held.is_opened or held.start_chain or not held.first
+            if knows_start and found != row.chain:
+                raise ReplicaConflictError(
+                    f"segment {held.id} would hold other bytes below {row.end} than its "
+                    "certificate says: a peer is damaged or lies"
+                )
         held.take(first, count, crc)
+        if held.end == row.end:
+            held.chain = row.chain
         return True
 
     def trim(self, stream: StreamId, before: Sequence, version: int) -> bool:
@@ -385,12 +396,13 @@ class Replica:
 
     def drop(self, stream: StreamId, segment: SegmentId, promise: Promise, version: int) -> bool:
         """Forget a segment, and never take it up again (R22, R30); false: an older command."""
-        state = self._made(stream)
+        state = self._known(stream)
         held = state.segments.get(segment)
         newest = held.certificate.row.version if held and held.certificate else 0
-        if version < max(newest, (state.versions or {}).get(segment, 0)):
+        if state.is_deleted or version < max(newest, (state.versions or {}).get(segment, 0)):
             return False
-        self.promised(stream, promise)
+        state = self._made(stream)
+        self._raise(state, promise)
         if state.versions is None:
             state.versions = {}
         state.versions[segment] = version
@@ -488,14 +500,18 @@ class Replica:
         row = held.certificate.row if held.certificate else None
         if row is not None and end >= row.end:
             end, chain = row.end, row.chain
-        if end > held.end:
+        if end >= held.end:
             held.end = held.durable = end
             held.chain = chain
 
     def damaged(self, stream: StreamId, segment: SegmentId, span: Range) -> None:
         """A range that was held turned out to be damaged (R18)."""
         held = self.find(stream, segment)
-        if held is not None and span not in held.unknown:
+        if held is None:
+            return
+        if held.certificate is not None:
+            span = span[0], min(span[1], held.certificate.row.end)
+        if span[0] < span[1] and span not in held.unknown:
             held.unknown += (span,)
             held.end = max(held.end, span[1])
 
