@@ -106,6 +106,10 @@ class Runtime(Protocol):
         """Return bytes that nobody else draws: identities and nonces (R2)."""
         ...
 
+    def process_id(self) -> int:
+        """Return what the machine calls this process, for who must find it again."""
+        ...
+
     def mailbox(self) -> Mailbox[Any]:
         """Make a queue whose other end is a worker of this runtime; call it on the putting loop."""
         ...
@@ -283,6 +287,10 @@ class SystemRuntime:
     def random_bytes(self, size: int) -> bytes:
         """Bytes from the kernel."""
         return os.urandom(size)
+
+    def process_id(self) -> int:
+        """The process id."""
+        return os.getpid()
 
     def mailbox(self) -> ThreadMailbox:
         """A queue to a thread."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import Sequence as Run
 from typing import TYPE_CHECKING, Final
 
@@ -143,7 +142,7 @@ class Registration:
             server.address[1],
             server.config.labels,
             self.facts(),
-            os.getpid(),
+            server.runtime.process_id(),
         )
         found: Registered = await connection.request(request, timeout=REQUEST_TIMEOUT_S)
         return found

@@ -104,6 +104,10 @@ class SimulatedRuntime:
         """Bytes from a stream that only this host draws from."""
         return self._identities.randbytes(size)
 
+    def process_id(self) -> int:
+        """A number for each start of each host."""
+        return 1000 * self.node.number + self._generation
+
     def mailbox(self) -> SimulatedMailbox:
         """A queue to a worker."""
         return SimulatedMailbox()
