@@ -203,8 +203,8 @@ class Connection(asyncio.BufferedProtocol):
             self._pending.pop(number, None)
 
     def _expire(self, number: int, what: str, timeout: float) -> None:
-        answer, _ = self._pending[number]
-        if not answer.done():
+        answer, _ = self._pending.get(number, (None, None))
+        if answer is not None and not answer.done():
             answer.set_exception(
                 DeadlineExceededError(f"no answer to {what} within {timeout:g} s from {self!r}")
             )
