@@ -1,3 +1,5 @@
+"""Quorums: any A members and any S of one set have one in common."""
+
 import itertools
 
 import pytest

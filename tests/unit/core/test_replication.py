@@ -1,3 +1,5 @@
+"""One open segment: what its leader may call committed."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
