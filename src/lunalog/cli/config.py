@@ -18,7 +18,7 @@ def config_command() -> None:
     """Show settings."""
 
 
-@config_command.command("show")
+@config_command.command("show", short_help="Print settings, and where each comes from.")
 @click.argument("role", type=click.Choice(("client", "server", "master")), required=False)
 @click.option("--config", "file", type=click.Path(path_type=Path), help="Settings file (TOML).")
 @shared

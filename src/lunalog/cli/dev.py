@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lunalog.cli import exits
-from lunalog.cli.options import Settings, shared
-from lunalog.cli.render import show_rows
+from lunalog.cli.options import DEFAULT_URL, Settings, shared
+from lunalog.cli.render import count, show_rows
 from lunalog.cli.running import connected, note, run
 from lunalog.errors import AvailabilityError, LunalogError, UsageError
 
@@ -101,6 +101,11 @@ def refuse_second(home: DevDirectory) -> None:
         )
 
 
+def hint(url: str) -> str:
+    """How other commands find a cluster that is not where they look by default."""
+    return f"export LUNALOG_URL={url}\n" if url != DEFAULT_URL else ""
+
+
 async def _foreground(
     settings: Settings, home: DevDirectory, servers: int | None, host: str, port: int
 ) -> int:
@@ -112,13 +117,15 @@ async def _foreground(
     try:
         alive = await ready(settings, cluster, servers)
         note(
-            f"lunalog is up at {cluster.url}: master and {alive} servers, data in {home.path}\n"
-            "Ctrl-C ends it"
+            f"lunalog is up at {cluster.url}: master and {count(alive, 'server')}, "
+            f"data in {home.path}"
         )
+        note(hint(cluster.url) + "Ctrl-C ends it")
         await cluster.given_up.wait()
         raise exits.CommandError(f"the cluster gave up: {cluster.failed}", exits.UNAVAILABLE)
     finally:
         await _end_in_peace(cluster)
+        note(f"the cluster is down; its data stay in {home.path}")
 
 
 async def _end_in_peace(cluster: DevCluster) -> None:
@@ -204,7 +211,7 @@ async def _detach(
         await asyncio.get_running_loop().run_in_executor(None, child.wait)
         raise
     note(next(line for line in said.splitlines() if "lunalog is up at" in line))
-    note("`lunalog dev down` ends it")
+    note(hint(home.url() or DEFAULT_URL) + "`lunalog dev down` ends it")
     forget(child)
     return exits.OK
 

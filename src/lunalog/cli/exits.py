@@ -58,8 +58,8 @@ NEXT: Final[dict[type[LunalogError], str]] = {
         "is it running, and is the address right (`--cluster`, LUNALOG_URL)? "
         "`lunalog dev up --detach` starts a cluster on this machine"
     ),
-    NotEnoughServersError: "`lunalog servers ls` shows who lives, `lunalog servers scale` adds some",
-    ServerUnavailableError: "`lunalog servers ls` shows who lives; try again",
+    NotEnoughServersError: "`lunalog servers` shows who lives, `lunalog servers scale` adds some",
+    ServerUnavailableError: "`lunalog servers` shows who lives; try again",
     OutcomeUnknownError: "read the tail of the stream before you append it again",
     DirectoryLockedError: "end that process or choose another directory",
     DiskFullError: "free space, or `lunalog truncate` what is not needed",
@@ -117,6 +117,20 @@ def describe(error: LunalogError) -> str:
     return "; ".join(parts)
 
 
+def report_usage(error: click.ClickException, *, as_json: bool) -> int:
+    """Print what is wrong with a command line, and return its exit code."""
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        error.show()
+        return error.exit_code
+    message = error.format_message().rstrip(".")
+    message = message[:1].lower() + message[1:]
+    context = getattr(error, "ctx", None)
+    if context is not None and not message.startswith("no such command"):
+        message += f"; see `{context.command_path} --help`"
+    _show("usage", message, error.exit_code, as_json=as_json)
+    return error.exit_code
+
+
 def report(error: BaseException, *, verbose: int, as_json: bool) -> int:
     """Print an error on stderr and return its exit code."""
     if verbose >= 2:
@@ -129,14 +143,26 @@ def report(error: BaseException, *, verbose: int, as_json: bool) -> int:
             err=True,
         )
         return ERROR
+    _show(
+        error.code,
+        describe(error),
+        error.exit_code,
+        maybe_applied=error.maybe_applied,
+        as_json=as_json,
+    )
+    return error.exit_code
+
+
+def _show(
+    code: str, message: str, exit_code: int, *, maybe_applied: bool = False, as_json: bool
+) -> None:
     if as_json:
         row = {
-            "error": error.code,
-            "message": describe(error),
-            "maybe_applied": error.maybe_applied,
-            "exit_code": error.exit_code,
+            "error": code,
+            "message": message,
+            "maybe_applied": maybe_applied,
+            "exit_code": exit_code,
         }
         click.echo(json.dumps(row), err=True)
     else:
-        click.echo(f"error: {describe(error)}", err=True)
-    return error.exit_code
+        click.echo(f"error: {message}", err=True)

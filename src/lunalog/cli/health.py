@@ -9,7 +9,7 @@ import click
 
 from lunalog.cli import exits
 from lunalog.cli.options import Settings, shared
-from lunalog.cli.render import show_one, show_table
+from lunalog.cli.render import count, show_one, show_table
 from lunalog.cli.running import LONG_S, connected, note, run
 from lunalog.errors import AvailabilityError, LunalogError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 POLL_S = 0.5
 
 
-@click.command("health")
+@click.command("health", short_help="Tell what is wrong; exit 0 if nothing is.")
 @click.option(
     "--wait",
     "--exit-when-healthy",
@@ -39,9 +39,18 @@ def health_command(settings: Settings, wait: bool) -> int:
     elif rows:
         show_table(("severity", "finding"), rows)
     else:
-        numbers = (f"{key.replace('_', ' ')} {n}" for key, n in sorted(found.numbers.items()))
-        click.echo("healthy: " + ", ".join(numbers))
+        click.echo("healthy: " + summary(found.numbers))
     return exits.UNHEALTHY if rows else exits.OK
+
+
+def summary(numbers: dict[str, int]) -> str:
+    """Return the numbers of a cluster that is well, for people."""
+    n = {"servers": 0, "servers_alive": 0, "streams": 0, "led": 0, "segments_sealed": 0} | numbers
+    return (
+        f"{n['servers_alive']} of {count(n['servers'], 'server')} alive, "
+        f"{n['led']} of {count(n['streams'], 'stream')} led, "
+        f"{count(n['segments_sealed'], 'sealed segment')}"
+    )
 
 
 def health_row(found: Health) -> dict[str, Any]:

@@ -18,8 +18,12 @@ from lunalog.cli.running import connected, note, peer_name, run
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+WITHOUT = "without --no-wait this waits for its turn"
 
-@click.command("lead", options_metavar="[OPTIONS]")
+
+@click.command(
+    "lead", options_metavar="[OPTIONS]", short_help="Run a command while leading a stream."
+)
 @click.argument("stream")
 @click.argument("command", nargs=-1, required=True, metavar="-- CMD...")
 @click.option("--no-wait", is_flag=True, help="Exit 4 at once if another leads.")
@@ -57,7 +61,7 @@ def lead_command(
     async def body() -> int:
         async with (
             connected(settings, peer or peer_name("lead")) as journal,
-            leading(settings, journal, stream, wait=not no_wait) as writer,
+            leading(settings, journal, stream, wait=not no_wait, hint=WITHOUT) as writer,
         ):
             note(f"leading {stream} in epoch {writer.epoch}")
             environment = {

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 @contextlib.asynccontextmanager
 async def leading(
-    settings: Settings, journal: SingleWriteJournal, stream: str, *, wait: bool
+    settings: Settings,
+    journal: SingleWriteJournal,
+    stream: str,
+    *,
+    wait: bool,
+    hint: str = "wait for your turn with --wait",
 ) -> AsyncIterator[StreamWriter]:
     """Lead `stream` for the time of the body.
 
@@ -25,13 +30,13 @@ async def leading(
     `DeadlineExceededError` when leadership does not come within `--timeout`.
     """
     if not wait:
-        await refuse_if_led(journal, stream)
+        await refuse_if_led(journal, stream, hint)
     try:
         async with journal.lead(stream, timeout=None if wait else time_of(settings)) as writer:
             yield writer
     except DeadlineExceededError:
         if not wait:
-            await refuse_if_led(journal, stream)  # another one was faster
+            await refuse_if_led(journal, stream, hint)  # another one was faster
         raise
 
 
@@ -40,12 +45,11 @@ def time_of(settings: Settings) -> float:
     return settings.timeout or LONG_S
 
 
-async def refuse_if_led(journal: SingleWriteJournal, stream: str) -> None:
+async def refuse_if_led(journal: SingleWriteJournal, stream: str, hint: str) -> None:
     """Raise `NotLeaderError` if somebody leads."""
     _, leader = await journal.state(stream)
     if leader is not None and leader != journal.peer:
         raise NotLeaderError(
-            f"{stream} is led by {leader.name}; nothing was sent; wait for your turn with --wait, "
-            f"or take over in peace: lunalog transfer {stream}",
+            f"{stream} is led by {leader.name}; nothing was done; {hint}",
             leader=leader.name,
         )

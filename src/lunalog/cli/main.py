@@ -97,8 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         code = exits.BROKEN_PIPE
     except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        code = exits.report_usage(error, as_json=settings.is_json)
     except LunalogError as error:
         code = exits.report(error, verbose=settings.verbose, as_json=settings.is_json)
     except OSError as error:

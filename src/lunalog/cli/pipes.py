@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import os
 import queue
+import select
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 CHUNK_BYTES = 256 * 1024
 CHUNKS_MAX = 8
@@ -53,15 +54,29 @@ class InputPump:
 
 
 class OutputPump:
-    """Writes to a descriptor behind who produces; a reader that stops slows the producer down."""
+    """Writes to a descriptor behind who produces; a reader that stops slows the producer down.
 
-    def __init__(self, fd: int) -> None:
+    When nobody reads it any more, although there is nothing to write, `on_broken` is called; `check`
+    says so, too.
+    """
+
+    def __init__(self, fd: int, on_broken: Callable[[], object] = lambda: None) -> None:
         self._fd = fd
+        self._on_broken = on_broken
         self._loop = asyncio.get_running_loop()
         self._chunks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._room = asyncio.Semaphore(CHUNKS_MAX)
         self._ended: asyncio.Future[None] = self._loop.create_future()
         threading.Thread(target=self._pump, name="lunalog-stdout", daemon=True).start()
+        threading.Thread(target=self._watch, name="lunalog-stdout-watch", daemon=True).start()
+
+    def _watch(self) -> None:
+        """Wait until the other end of a pipe is closed; of a file it never is."""
+        other_end = select.poll()
+        other_end.register(self._fd, 0)
+        with contextlib.suppress(OSError, RuntimeError):
+            if any(what & select.POLLERR for _, what in other_end.poll()):
+                self._loop.call_soon_threadsafe(self._end, BrokenPipeError())
 
     def _pump(self) -> None:
         error: OSError | None = None
@@ -85,6 +100,8 @@ class OutputPump:
             self._ended.set_result(None)
         else:
             self._ended.set_exception(error)
+            self._ended.exception()  # seen: whoever writes next raises it
+            self._on_broken()
         for _ in range(CHUNKS_MAX):
             self._room.release()
 
@@ -99,10 +116,6 @@ class OutputPump:
         """Raise the error of an earlier write."""
         if self._ended.done():
             self._ended.result()
-
-    async def broken(self) -> None:
-        """Wait until writing fails, and raise why."""
-        await asyncio.shield(self._ended)
 
     async def close(self) -> None:
         """Wait until all is written; raises `OSError`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 EVENTS_A_WRITE = 1000
 
 
-@click.command("read")
+@click.command("read", short_help="Print committed events, one a line, in order.")
 @click.argument("stream")
 @click.option(
     "--from",
@@ -116,15 +117,20 @@ class Reading:
         if self._left == 0:
             return
         async with connected(settings) as journal:
-            output = OutputPump(sys.stdout.fileno())
+            task = asyncio.current_task()
+            output = OutputPump(sys.stdout.fileno(), lambda: task and task.cancel("stdout"))
             async with journal.read(
                 self._stream,
                 start=self._start,
                 follow=self._follow,
                 linearizable=self._linearizable,
             ) as reader:
-                is_short = await self._copy(reader, output)
-                await output.close()
+                try:
+                    is_short = await self._copy(reader, output)
+                    await output.close()
+                except asyncio.CancelledError:
+                    output.check()  # raises why, if it was the output's end
+                    raise
                 if is_short:
                     await self._warn_if_leaderless(reader)
 

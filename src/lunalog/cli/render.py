@@ -100,6 +100,11 @@ def text(value: Any) -> str:
     return str(value)
 
 
+def count(number: int, thing: str) -> str:
+    """Return a number of things, in English."""
+    return f"{number:,} {thing}" + ("s" if number != 1 else "")
+
+
 def size(count: int) -> str:
     """Return a number of bytes with its unit."""
     value = float(count)

@@ -42,7 +42,7 @@ def show_state(settings: Settings, stream: str, state: RoleState) -> str:
     return f"{now:%H:%M:%S}.{now.microsecond // 1000:03}  {stream}  epoch {state.epoch}  {text}"
 
 
-@click.command("transfer")
+@click.command("transfer", short_help="Hand leadership of a stream over in peace.")
 @click.argument("stream")
 @click.option("--to", metavar="PEER", help="Who shall lead next.  [default: any other candidate]")
 @shared

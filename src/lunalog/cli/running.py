@@ -37,13 +37,16 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def run(settings: Settings, work: Coroutine[Any, Any, T]) -> T:
     """Run `work` to its end; Ctrl-C, SIGTERM and a closed terminal cancel it first.
 
-    Raises `KeyboardInterrupt` or `TerminatedError` after it was cancelled.
+    Raises `TerminatedError` after it was cancelled.
     """
     from lunalog.cli.logs import configure_logging
 
     configure_logging(settings.verbose)
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_until_signal(work))
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            return runner.run(_until_signal(work))
+    except KeyboardInterrupt:
+        raise TerminatedError(signal.SIGINT) from None
 
 
 async def _until_signal(work: Coroutine[Any, Any, T]) -> T:

@@ -12,9 +12,13 @@ from lunalog.cli.running import ask, note
 from lunalog.wire.messages import ServerStatus
 
 
-@click.group("servers")
-def servers_command() -> None:
-    """List journal servers, and say how many there shall be."""
+@click.group("servers", invoke_without_command=True)
+@shared
+@click.pass_context
+def servers_command(context: click.Context) -> None:
+    """List journal servers, or say how many there shall be."""
+    if context.invoked_subcommand is None:
+        context.invoke(servers_ls_command)
 
 
 @servers_command.command("ls")
@@ -63,4 +67,4 @@ def servers_scale_command(settings: Settings, count: int) -> None:
     still needed stays.
     """
     ask(settings, "servers scale", lambda journal: journal.scale(count))
-    note(f"{count} servers are wanted; `lunalog servers ls` shows how it goes on")
+    note(f"{count} servers are wanted; `lunalog servers` shows how it goes on")

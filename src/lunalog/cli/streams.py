@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,12 +10,16 @@ import click
 from lunalog.cli import exits
 from lunalog.cli.leading import leading
 from lunalog.cli.options import Settings, shared
-from lunalog.cli.render import moment, show_one, show_rows
+from lunalog.cli.render import count, moment, show_one, show_rows
 from lunalog.cli.running import ask, connected, note, peer_name, run, time_limit
+from lunalog.errors import AvailabilityError
 
 if TYPE_CHECKING:
     from lunalog.client.journal import SingleWriteJournal
     from lunalog.types import StreamDescription
+
+COMMITTED_S = 1.0
+"""How long `info` waits for a leader to tell the end of its stream."""
 
 
 @click.command("create")
@@ -67,18 +72,21 @@ def _summary(head: Any) -> dict[str, Any]:
     }
 
 
-@click.command("info")
+@click.command("info", short_help="Print a stream's leader, end, segments and servers.")
 @click.argument("stream")
 @shared
 @click.pass_obj
 def info_command(settings: Settings, stream: str) -> None:
-    """Print what the master knows of a stream: its leader, its segments and their servers."""
+    """Print what is known of a stream: its leader, its end, its segments and their servers."""
 
-    async def question(journal: SingleWriteJournal) -> StreamDescription:
-        return await journal.describe(stream)
+    async def question(journal: SingleWriteJournal) -> tuple[StreamDescription, int | None]:
+        described, committed = await journal.describe(stream), None
+        with contextlib.suppress(AvailabilityError):  # a dead leader, or too few servers
+            committed = await journal.committed(stream, timeout=COMMITTED_S)
+        return described, committed
 
-    described = ask(settings, f"info {stream}", question)
-    row, segments = describe_row(described), segment_rows(described)
+    described, committed = ask(settings, f"info {stream}", question)
+    row, segments = describe_row(described, committed), segment_rows(described)
     if settings.is_json:
         show_one(settings, {**row, "segments": segments})
         return
@@ -88,14 +96,15 @@ def info_command(settings: Settings, stream: str) -> None:
         show_rows(settings, segments, ("segment", "first", "end", "leader", "sealed", "servers"))
 
 
-def describe_row(described: StreamDescription) -> dict[str, Any]:
+def describe_row(described: StreamDescription, committed: int | None) -> dict[str, Any]:
     """Return the fields of a stream."""
     head = described.head
     return {
         **_summary(head),
-        "id": head.stream.hex(),
-        "sealed_end": head.next if head.open is None else head.open.first,
+        "committed": committed,
+        "sealed": head.next if head.open is None else head.open.first,
         "is_open": head.open is not None,
+        "id": head.stream.hex(),
         "created": moment(head.created_us),
         "segment_bytes_max": head.policy.segment_bytes_max,
     }
@@ -150,7 +159,7 @@ def history_command(settings: Settings, stream: str) -> None:
     )
 
 
-@click.command("delete")
+@click.command("delete", short_help="Delete a stream with all its events.")
 @click.argument("stream")
 @click.option("--yes", is_flag=True, help="Do it; without this only what would be lost is told.")
 @shared
@@ -159,11 +168,12 @@ def delete_command(settings: Settings, stream: str, yes: bool) -> int:
     """Delete a stream with all its events; its leader and readers end with an error."""
     if not yes:
         described = ask(settings, f"info {stream}", lambda journal: journal.describe(stream))
-        row = describe_row(described)
+        row = _summary(described.head)
         leader = f"led by {row['leader']}" if row["leader"] else "with no leader"
+        segments = count(len(segment_rows(described)), "segment")
         note(
-            f"{stream} ({leader}, {len(segment_rows(described))} segments, from {row['start']}) "
-            "would be deleted; nothing was changed; add --yes to do it"
+            f"this would delete {stream}, {leader}, {segments} with events from {row['start']} on; "
+            "nothing was changed; add --yes to do it"
         )
         return exits.USAGE
     ask(settings, f"delete {stream}", lambda journal: journal.delete_stream(stream))

@@ -16,6 +16,7 @@ from lunalog.errors import (
     DeadlineExceededError,
     LunalogError,
     MetadataLostError,
+    NotLeaderError,
     UsageError,
 )
 
@@ -126,7 +127,9 @@ class LeadScope:
             if error is None:
                 raise
         if is_ours and (kind is None or issubclass(kind, asyncio.CancelledError)):
-            raise local.why_not_leader(leading.epoch, why_ended(leading)) from error
+            why = why_ended(leading)
+            is_plain = isinstance(why, NotLeaderError)  # it says no more than we do
+            raise local.why_not_leader(leading.epoch, None if is_plain else why) from error
 
     async def _take_back_our_cancel(self) -> bool:
         """Undo the one `cancel` that this scope asked for; false when others asked too."""

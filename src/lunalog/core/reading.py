@@ -68,7 +68,7 @@ def locate(view: StreamView, position: int) -> Place:
 def truncated(head: StreamHead, position: int) -> TruncatedError:
     """Make the error of a reader that asks for what is not kept any more."""
     return TruncatedError(
-        f"{head.name!r} keeps events from sequence {head.truncated_before} on, not {position}: "
+        f"{head.name!r} keeps events from sequence {head.truncated_before} on, not {position}; "
         f"start at {head.truncated_before}",
         start=head.truncated_before,
     )

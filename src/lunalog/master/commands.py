@@ -44,6 +44,8 @@ from lunalog.wire.messages import (
 logger = logging.getLogger("lunalog.master")
 
 COMMANDS_PER_BEAT: Final = 500
+OVERDUE_S: Final = 10.0
+"""A command that is not confirmed for so long is worth a warning."""
 QUARANTINE_S: Final = 24 * 3600.0
 """A copy that nobody lists is kept this long, counted while this master runs (R10)."""
 
@@ -63,6 +65,8 @@ class _Sent(NamedTuple):
     key: Key
     version: int
     before: Sequence
+    at: float
+    """When it was sent first."""
 
 
 class _Duties:
@@ -140,6 +144,11 @@ class Commands:
     def count(self) -> int:
         """How many duties are not confirmed."""
         return sum(len(duties.todo) for duties in self._duties.values())
+
+    def count_overdue(self) -> int:
+        """How many of them were sent long ago."""
+        since = self._now() - OVERDUE_S
+        return sum(s.at < since for duties in self._duties.values() for s in duties.sent.values())
 
     def forget_server(self, name: str) -> None:
         """A server was retired: nothing is asked of it, and nobody waits for it."""
@@ -345,7 +354,7 @@ class Commands:
             del duties.sent[number]
         self._next_id += 1
         duties.ids[key] = self._next_id
-        duties.sent[self._next_id] = _Sent(key, version, before)
+        duties.sent[self._next_id] = _Sent(key, version, before, self._now())
         return self._next_id
 
     # ------------------------------------------------------------------ changes of metadata

@@ -292,9 +292,9 @@ class Elections:
         if not others or (to and to not in others):
             raise UsageError(
                 f"{to!r} does not stand for {head.name!r}; "
-                f"candidates: {', '.join(others) or 'nobody else'}"
+                f"candidates: {', '.join(others) or 'nobody else'}; nothing was changed"
                 if to
-                else f"nobody else stands for {head.name!r}"
+                else f"nobody else stands for {head.name!r}; nothing was changed"
             )
         campaign = self._campaign(stream)
         campaign.target = to

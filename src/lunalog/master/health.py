@@ -48,9 +48,8 @@ def examine(metadata: Metadata, servers: Servers, commands: Commands, sessions: 
     ]
     if thin := found.get(THIN):
         warnings.append(f"fewer servers than their policy wants hold {_some(thin)}")
-    pending = commands.count()
-    if pending:
-        warnings.append(f"{pending} commands to servers are not confirmed yet")
+    if overdue := commands.count_overdue():
+        warnings.append(f"{overdue} commands to servers are not confirmed yet")
     numbers = {
         "streams": len(metadata.table),
         "led": sum(not stream.head.released for stream in metadata.table),
@@ -59,7 +58,7 @@ def examine(metadata: Metadata, servers: Servers, commands: Commands, sessions: 
         "servers_alive": sum(state == "alive" for state in states.values()),
         "servers_lost": len(lost),
         "sessions": sessions,
-        "commands_pending": pending,
+        "commands_pending": commands.count(),
     }
     return Health(tuple(errors), tuple(warnings), numbers)
 

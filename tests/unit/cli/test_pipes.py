@@ -74,3 +74,15 @@ async def test_a_slow_reader_slows_the_producer_down():
     assert written <= CHUNKS_MAX + 1
     os.close(read_end)
     os.close(write_end)
+
+
+async def test_a_reader_that_goes_while_nothing_is_written_is_noticed():
+    read_end, write_end = os.pipe()
+    gone = asyncio.Event()
+    output = OutputPump(write_end, gone.set)
+    await output.write(b"x")
+    os.close(read_end)
+    await asyncio.wait_for(gone.wait(), 20)
+    with pytest.raises(BrokenPipeError):
+        output.check()
+    os.close(write_end)
