@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+import subprocess
+import sys
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +121,17 @@ def test_each_exit_code_is_told_and_no_other(name):
     assert last[0] == "128 + N"
     assert str(exits.INTERRUPTED) in last[1]
     assert str(exits.BROKEN_PIPE) in last[1]
+
+
+# --------------------------------------------------------------------------- embedded.md
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_examples_of_embedded_run_as_they_stand(number):
+    blocks = re.findall(r"^```python\n(.*?)^```", page("embedded.md"), re.M | re.S)
+    assert len(blocks) == 2
+    found = subprocess.run([sys.executable, "-c", blocks[number]], capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "")
 
 
 # -------------------------------------------------------------------------------- cli.md
