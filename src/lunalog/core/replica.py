@@ -352,17 +352,26 @@ class Replica:
         return held, is_new
 
     def pulled(
-        self, held: SegmentReplica, before: Chain, first: Sequence, count: int, crc: int
+        self,
+        stream: StreamId,
+        held: SegmentReplica,
+        before: Chain,
+        first: Sequence,
+        count: int,
+        crc: int,
     ) -> bool:
         """Take a frame from a peer, below the certificate's end; false: it is held already (R21).
 
         `before` is the chain before it, as the peer tells; the row's chain proves it at the end.
+        What was truncated before it got here is skipped: nobody has it any more.
         """
         if held.certificate is None:
             raise InvariantError(f"R21: segment {held.id} is pulled without a certificate")
-        row = held.certificate.row
+        row, trimmed = held.certificate.row, self.streams[stream].trimmed_before
         if first + count <= held.end:
             return False
+        if held.end < first <= trimmed:
+            held.end, held.chain = first, before
         if first != held.end or first + count > row.end:
             raise GapError(f"the pulled frame at {first} does not join {held.end}", end=held.end)
         if first == held.first and not held.is_opened:
@@ -470,8 +479,8 @@ class Replica:
         row = held.certificate.row if held.certificate else None
         if row is not None and first >= row.end:
             return
-        if first > held.end:
-            held.unknown += ((held.end, first),)
+        if first > max(held.end, state.trimmed_before):
+            held.unknown += ((max(held.end, state.trimmed_before), first),)
         if is_damaged:
             held.unknown += ((first, end),)
         held.end = held.durable = end

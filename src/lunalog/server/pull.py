@@ -10,6 +10,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
+from lunalog.core import chain as chains
 from lunalog.core.replica import SegmentReplica
 from lunalog.errors import CorruptFrameError, LunalogError, UnknownDataError
 from lunalog.storage.records import FrameRecord
@@ -89,18 +90,22 @@ class Puller:
         if held.end >= certificate.row.end:
             await server.log.flush()
             return False
-        message = Read(stream, held.id, held.end, PULL_BYTES)
+        state = server.replica.streams[stream]
+        start = max(held.end, state.trimmed_before)
+        # Under its promise it is a recovery read: that one tells the chain before the first frame.
+        message = Read(stream, held.id, start, PULL_BYTES, promise=certificate.promise)
         head, body = await connection.request(message, timeout=REQUEST_TIMEOUT_S)
         if head.status is not ReadStatus.HELD:
             return False
         await server.log.flush()  # one reply in flight: the queue stays bounded
-        moved = False
+        moved, chain = False, head.chain
         for frame_head, frame in frames.split(body):
             if frame_head.stream != stream:
                 raise CorruptFrameError("the peer sent a frame of another stream")
             if frame_head.end > certificate.row.end:
                 break
-            moved |= self._take(stream, held, head.chain, frame_head, bytes(frame))
+            moved |= self._take(stream, held, chain, frame_head, bytes(frame))
+            chain = chains.extend(chain, frame_head.first, frame_head.count, frame_head.crc)
         server.log.put([], lambda: server.completed(stream, held))
         return moved
 
@@ -115,7 +120,7 @@ class Puller:
         server = self._server
         if held is not server.replica.find(stream, held.id):
             raise UnknownDataError(f"segment {held.id} was dropped meanwhile")
-        if not server.replica.pulled(held, before, head.first, head.count, head.crc):
+        if not server.replica.pulled(stream, held, before, head.first, head.count, head.crc):
             return False
         record = FrameRecord(stream, held.id, held.committed, held.chain, head, frame)
         end = head.end

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from lunalog import limits
-from lunalog.errors import UnknownDataError
+from lunalog.errors import StorageError, UnknownDataError
 from lunalog.runtime import Runtime
 from lunalog.storage import format as layout
 from lunalog.storage.extents import index_name_of, name_of
@@ -55,7 +55,8 @@ class FrameReader:
     ) -> list[tuple[FrameHead, bytes]]:
         """Frames from the one that holds `start` on, at least one; empty when nothing is held there.
 
-        Raises `UnknownDataError` where frames were held and are damaged.
+        Raises `UnknownDataError` where frames were held and are damaged, `StorageError` when the
+        disk cannot be asked now.
         """
         run = self._run(stream, segment, start)
         if run is None:
@@ -114,8 +115,10 @@ class FrameReader:
         found: list[FrameRecord] = []
         try:
             file = await self._disk.open(name_of(run.extent))
-        except OSError:
+        except FileNotFoundError:
             return found
+        except OSError as error:  # too many open files, say: that is no damage
+            raise StorageError(f"cannot read {name_of(run.extent)} now: {error}") from error
         try:
             records = RecordReader(file, run.extent, self._tag, min(bytes_max, CHUNK_BYTES))
             for first, offset in wanted:

@@ -218,11 +218,14 @@ class Index:
         self._insert(index, run)
 
     def forget(self, stream: StreamId, segment: SegmentId | None, before: Sequence | None) -> None:
-        """Drop the frames that end at or below `before`; with none, the segments altogether."""
+        """Drop the frames that end at or below `before`; with none, the segments altogether.
+
+        A segment may begin behind its end then: what it lacks below `before` is no gap.
+        """
         segments = self._streams.get(stream, [])
         for index in [s for s in segments if segment is None or s.segment == segment]:
             if before is not None:
-                index.start = max(index.start, min(before, index.end))
+                index.start = max(index.start, before)
             kept = [] if before is None else [r for r in index.runs if r.end > before]
             for run in index.runs[: len(index.runs) - len(kept)]:
                 run.count = 0

@@ -20,7 +20,6 @@ from lunalog.errors import (
     WrongIncarnationError,
 )
 from lunalog.types import (
-    NO_PROMISE,
     Certificate,
     Promise,
     SealedSegment,
@@ -275,8 +274,8 @@ def test_r4_what_is_queued_is_not_yet_a_fact() -> None:
     replica = make()
     held = open_in(replica)
     append(replica, held, FIRST)
-    assert replica.durable_ends() == {(STREAM, SEGMENT): FIRST}
-    assert replica.promises() == {STREAM: NO_PROMISE}
+    assert replica.durable_ends() == {}
+    assert replica.promises() == {}
     replica.promise_synced(STREAM, Promise(2, ANN))
     held.durable = held.end
     assert replica.durable_ends() == {(STREAM, SEGMENT): FIRST + 1}
@@ -528,8 +527,8 @@ def test_r21_a_laggard_takes_the_end_and_then_the_frames() -> None:
     replica.certify(certificate(105))
     assert (held.end, held.is_complete) == (102, False)
     for sequence in (102, 103, 104):
-        assert replica.pulled(held, 0, sequence, 1, crc_of(sequence))
-    assert not replica.pulled(held, 0, 103, 1, crc_of(103))
+        assert replica.pulled(STREAM, held, 0, sequence, 1, crc_of(sequence))
+    assert not replica.pulled(STREAM, held, 0, 103, 1, crc_of(103))
     assert (held.end, held.chain, held.is_complete) == (105, chain_at(105), False)
     held.durable = held.end
     assert held.is_complete
@@ -542,7 +541,7 @@ def test_r21_a_server_that_is_only_listed_pulls_from_the_first_frame_on() -> Non
     assert (held.end, held.readable) == (FIRST, FIRST)
     for sequence in (100, 101, 102):
         before = chain_at(sequence)
-        assert replica.pulled(held, before, sequence, 1, crc_of(sequence))
+        assert replica.pulled(STREAM, held, before, sequence, 1, crc_of(sequence))
     assert (held.start_chain, held.chain) == (CHAIN, chain_at(103))
 
 
@@ -550,7 +549,27 @@ def test_r20_no_pull_without_a_certificate() -> None:
     replica = make()
     held = filled(replica)
     with pytest.raises(InvariantError):
-        replica.pulled(held, 0, 105, 1, 1)
+        replica.pulled(STREAM, held, 0, 105, 1, 1)
+
+
+def test_r21_what_was_truncated_meanwhile_is_skipped() -> None:
+    """No peer has it any more: the replica is complete with what is kept."""
+    replica = make()
+    held = filled(replica, 2)
+    replica.certify(certificate(106))
+    replica.trim(STREAM, 104, 9)
+    with pytest.raises(GapError):
+        replica.pulled(STREAM, held, chain_at(105), 105, 1, crc_of(105))
+    for sequence in (104, 105):
+        assert replica.pulled(STREAM, held, chain_at(sequence), sequence, 1, crc_of(sequence))
+    held.durable = held.end
+    assert held.is_complete
+    again = make()
+    filled(again, 2)
+    again.certify(certificate(106))
+    again.trim(STREAM, 104, 9)
+    again.held_frame(STREAM, SEGMENT, 0, chain_at(105), (104, 105), 1, is_damaged=False)
+    assert again.streams[STREAM].segments[SEGMENT].unknown == ()
 
 
 @pytest.mark.parametrize(("first", "count"), [(103, 1), (102, 4), (101, 4)])
@@ -560,7 +579,7 @@ def test_r20_pulled_frames_join_and_stay_below_the_end(first: int, count: int) -
     replica.certify(certificate(105))
     before = state_of(replica)
     with pytest.raises(GapError):
-        replica.pulled(held, 0, first, count, 1)
+        replica.pulled(STREAM, held, 0, first, count, 1)
     assert state_of(replica) == before
 
 
@@ -569,11 +588,11 @@ def test_r20_what_does_not_match_the_rows_chain_never_completes_a_replica() -> N
     replica = make()
     held = filled(replica, 2)
     replica.certify(certificate(105))
-    replica.pulled(held, 0, 102, 1, crc_of(102))
-    replica.pulled(held, 0, 103, 1, 4711)
+    replica.pulled(STREAM, held, 0, 102, 1, crc_of(102))
+    replica.pulled(STREAM, held, 0, 103, 1, 4711)
     before = state_of(replica)
     with pytest.raises(ReplicaConflictError):
-        replica.pulled(held, 0, 104, 1, crc_of(104))
+        replica.pulled(STREAM, held, 0, 104, 1, crc_of(104))
     assert state_of(replica) == before
 
 
@@ -729,7 +748,7 @@ def test_r16_reading_a_record_twice_changes_nothing() -> None:
         replica.held_frame(
             STREAM, SEGMENT, 100, 1, (sequence, sequence + 1), 1, is_damaged=False
         )  # fmt: skip
-    replica.held_until(STREAM, SEGMENT, 103, 1, 100)
+    replica.held_until(STREAM, SEGMENT, (FIRST, 103), 1, 100)
     assert state_of(replica) == before
 
 
@@ -773,8 +792,7 @@ def test_r18_frames_whose_open_was_lost_are_a_witness_that_takes_no_appends() ->
 def test_r29_a_checkpoint_stands_for_the_frames_before_it() -> None:
     replica = make()
     replica.opened(STREAM, SEGMENT, ANN, FIRST, CHAIN, 1)
-    replica.held_until(STREAM, SEGMENT, 104, chain_at(104), 102)
-    replica.held_until(STREAM, SegmentId(8, 8), 104, 1, 1)  # dropped since: nothing to say
+    replica.held_until(STREAM, SEGMENT, (FIRST, 104), chain_at(104), 102)
     replica.held_frame(
         STREAM, SEGMENT, 102, chain_at(105), (104, 105), crc_of(104), is_damaged=False
     )  # fmt: skip
@@ -790,10 +808,22 @@ def test_r29_a_checkpoint_with_damage_at_the_end_tells_the_chain_there() -> None
     replica = make()
     replica.opened(STREAM, SEGMENT, ANN, FIRST, CHAIN, 1)
     replica.damaged(STREAM, SEGMENT, (103, 105))
-    replica.held_until(STREAM, SEGMENT, 105, chain_at(105), 102)
+    replica.held_until(STREAM, SEGMENT, (FIRST, 105), chain_at(105), 102)
     held = replica.find(STREAM, SEGMENT)
     assert held is not None
     assert (held.end, held.chain) == (105, chain_at(105))
+
+
+def test_r29_a_checkpoint_keeps_what_has_lost_its_open_record() -> None:
+    """Damage took it: the frames are held none the less, and below what is kept nothing is."""
+    replica = make()
+    replica.held_until(STREAM, SEGMENT, (FIRST, 104), chain_at(104), 102)
+    held = replica.find(STREAM, SEGMENT)
+    assert held is not None
+    assert (held.first, held.end, held.is_opened) == (FIRST, 104, False)
+    replica.trim(STREAM, 110, 5)
+    replica.held_until(STREAM, SegmentId(1, 0), (90, 100), 1, 1)
+    assert replica.find(STREAM, SegmentId(1, 0)) is None
 
 
 def test_r29_frames_that_a_certificate_cut_do_not_come_back() -> None:
@@ -801,7 +831,7 @@ def test_r29_frames_that_a_certificate_cut_do_not_come_back() -> None:
     replica = make()
     replica.opened(STREAM, SEGMENT, ANN, FIRST, CHAIN, 1)
     replica.certify(certificate(103))
-    replica.held_until(STREAM, SEGMENT, 105, chain_at(105), 105)
+    replica.held_until(STREAM, SEGMENT, (FIRST, 105), chain_at(105), 105)
     replica.held_frame(STREAM, SEGMENT, 0, chain_at(104), (103, 104), 1, is_damaged=False)
     held = replica.find(STREAM, SEGMENT)
     assert held is not None
@@ -817,7 +847,7 @@ def test_r22_what_was_dropped_or_deleted_does_not_come_back() -> None:
         forget(replica)
         replica.opened(STREAM, SEGMENT, ANN, FIRST, CHAIN, 1)
         replica.held_frame(STREAM, SEGMENT, 0, 1, (100, 101), 1, is_damaged=False)
-        replica.held_until(STREAM, SEGMENT, 104, 1, 1)
+        replica.held_until(STREAM, SEGMENT, (FIRST, 104), 1, 1)
         assert replica.streams[STREAM].segments == {}
         assert replica.streams[STREAM].promise == Promise(3, BOB)
 

@@ -439,7 +439,9 @@ class ReplicaMachine(RuleBasedStateMachine):
         number = min(max(known.held + ahead, 0), FRAMES_MAX - 1)
         head = known.written.heads[number]
         before = known.written.chains[number - 1] if number else known.written.chain
-        arguments = (held, before, head.first, head.count, head.crc)
+        if known.held < number and head.first <= self.replica.streams[stream].trimmed_before:
+            return  # it would skip what was truncated: no part of this model
+        arguments = (stream, held, before, head.first, head.count, head.crc)
         if number < known.held:
             assert not self.replica.pulled(*arguments)
         elif number > known.held or number >= known.end_frames:
@@ -571,8 +573,16 @@ class ReplicaMachine(RuleBasedStateMachine):
         self.base = [*facts.snapshot(self.replica)]
         for stream, state in self.model.items():
             for segment, held in state.segments.items():
-                end = EndRecord(stream, segment, held.end, held.chain, held.committed)
-                self.base.append(end)
+                self.base.append(
+                    EndRecord(
+                        stream,
+                        segment,
+                        held.written.bounds[0],
+                        held.end,
+                        held.chain,
+                        held.committed,
+                    )
+                )
                 held.comparable_from = held.held
         self.base_model = copy.deepcopy(self.model)
         self.puts.clear()
