@@ -13,7 +13,7 @@ TEXT = {".py", ".md", ".toml", ".txt", ".json", ".sh", ".yml", ".yaml", ".cfg", 
 FILE_LINES_MAX = 500
 TEST_LINES_MAX = 800
 FUNCTION_LINES_MAX = 70
-TO_SPLIT = {"src/lunalog/core/replica.py": 560, "tests/unit/core/test_replica.py": 840}
+TO_SPLIT: dict[str, int] = {}
 """Files past the limit, and what they may have until they are split; none is added here."""
 UNTESTED = {"server"}
 """Rooms that only tests of whole clusters touch so far; none is added here."""

@@ -18,7 +18,8 @@ from typing import Final
 import msgspec
 
 from lunalog.config import ServerConfig
-from lunalog.core.replica import Replica, SegmentReplica
+from lunalog.core.held import SegmentReplica
+from lunalog.core.replica import Replica
 from lunalog.errors import NotActiveError, StorageError, WrongClusterError
 from lunalog.runtime import Address, Listener, Runtime, Tasks
 from lunalog.server import facts

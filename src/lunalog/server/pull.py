@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from lunalog.core import chain as chains
-from lunalog.core.replica import SegmentReplica
+from lunalog.core.held import SegmentReplica
 from lunalog.errors import CorruptFrameError, LunalogError, UnknownDataError
 from lunalog.storage.records import FrameRecord
 from lunalog.types import Chain, ServerAddress, StreamId

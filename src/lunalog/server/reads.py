@@ -12,7 +12,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from lunalog import limits
-from lunalog.core.replica import SegmentReplica, StreamReplica
+from lunalog.core.held import SegmentReplica, StreamReplica
 from lunalog.errors import GoneError, LunalogError, NotOpenError, UnknownDataError
 from lunalog.types import NO_PROMISE, Sequence, StreamId
 from lunalog.wire.codec import FramesHead, ReadStatus

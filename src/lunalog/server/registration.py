@@ -43,7 +43,7 @@ from lunalog.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    from lunalog.core.replica import SegmentReplica
+    from lunalog.core.held import SegmentReplica
     from lunalog.server.process import JournalServer
 
 logger = logging.getLogger("lunalog.server")

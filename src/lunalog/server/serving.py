@@ -50,7 +50,7 @@ from lunalog.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    from lunalog.core.replica import SegmentReplica, StreamReplica
+    from lunalog.core.held import SegmentReplica, StreamReplica
     from lunalog.server.process import JournalServer
 
 

@@ -22,7 +22,8 @@ from hypothesis.stateful import (
 )
 
 from lunalog.core import chain as chains
-from lunalog.core.replica import FenceState, Replica, SegmentReplica
+from lunalog.core.held import FenceState, SegmentReplica
+from lunalog.core.replica import Replica
 from lunalog.errors import (
     FencedError,
     GapError,
