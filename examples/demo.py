@@ -91,6 +91,8 @@ class Demo:
         self.screen = screen
         self.cluster = DevCluster(SystemRuntime(), folder / "cluster", servers=SERVERS)
         self.engines = Engines(source.path, STREAM)
+        self._killed = ("", 0)
+        """The journal server that was killed, and its process."""
 
     async def run(self) -> bool:
         """Play it all; returns whether the proof holds."""
@@ -182,6 +184,7 @@ class Demo:
         name = opened.members[0].server
         engines.watch_gap()
         pid = self.cluster.directory.kill(name)
+        self._killed = name, pid
         self.screen.say(
             f"{engines.acknowledged:,} lines are acknowledged: kill -9 of journal server {name} "
             f"(process {pid}), a replica of the open segment {opened.id}"
@@ -195,9 +198,14 @@ class Demo:
             f"all {self.source.lines:,} lines are acknowledged; longest pause between two acks "
             f"since that kill: {engines.longest_gap_s * 1000:.0f} ms"
         )
+        name, pid = self._killed
+        while self.cluster.directory.members().get(name, pid) == pid:
+            await asyncio.sleep(0.05)
         while await self._alive(journal) < SERVERS:
             await asyncio.sleep(0.05)
-        self.screen.say(f"the orchestrator keeps {SERVERS} journal servers alive again")
+        self.screen.say(
+            f"{name} is back on its own data: {SERVERS} journal servers are alive again"
+        )
         await self.until(lambda: all(e.sha256 for e in engines.running()))
 
     async def _prove(self, journal: SingleWriteJournal) -> bool:

@@ -127,7 +127,8 @@ class Engines:
         """Wait until something is reported, or a moment."""
         self._moved.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._moved.wait(), 0.1)
+            async with asyncio.timeout(0.1):  # `wait_for` may lose a Ctrl-C (Python 3.11)
+                await self._moved.wait()
 
     @property
     def leader(self) -> EngineProcess | None:

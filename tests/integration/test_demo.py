@@ -60,18 +60,33 @@ def test_the_proof_holds(file, tmp_path):
     assert list(tmp_path.glob("lunalog-demo-*")) == []
 
 
+MOMENTS = {
+    "reading": b"lines (",
+    "up": b"journal servers are up",
+    "led": b"leads epoch 1",
+    "leader killed": b"kill -9 of the leader",
+    "server killed": b"kill -9 of journal server",
+}
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
-@pytest.mark.parametrize("delay", [0.3, 2.5])
-def test_whatever_ends_it_leaves_no_process(file, tmp_path, signum, delay):
+@pytest.mark.parametrize("moment", list(MOMENTS))
+def test_whatever_ends_it_leaves_no_process(file, tmp_path, signum, moment):
+    file.write_bytes(b"".join(b"line %d of a long file\n" % i for i in range(500_000)))
     child = start(file, tmp_path)
-    time.sleep(delay)
+    seen = b""
+    while MOMENTS[moment] not in seen:
+        seen = child.stdout.readline()
+        assert seen, f"it ended before {moment!r}"
     child.send_signal(signum)
-    child.communicate(timeout=30)
-    assert child.returncode != 0
+    out, _ = child.communicate(timeout=30)
+    assert child.returncode == (-9 if signum == signal.SIGKILL else 128 + signum), out.decode()
+    assert b"Traceback" not in out
     deadline = time.monotonic() + 15
-    while left_behind(tmp_path):
+    while signum == signal.SIGKILL and left_behind(tmp_path):
         assert time.monotonic() < deadline, left_behind(tmp_path)
         time.sleep(0.1)
+    assert left_behind(tmp_path) == [], "it waits for all others"
 
 
 def test_a_file_that_is_not_there_or_empty_is_told(tmp_path):

@@ -99,7 +99,8 @@ async def end_group(child: asyncio.subprocess.Process, grace: float) -> None:
     _signal_group(child.pid, signal.SIGTERM)
     for seconds in (grace, None):
         with contextlib.suppress(TimeoutError, asyncio.CancelledError):  # a second Ctrl-C: at once
-            await asyncio.wait_for(child.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await child.wait()
         _signal_group(child.pid, signal.SIGKILL)  # also what the child left behind in its group
 
 

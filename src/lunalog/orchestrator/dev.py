@@ -211,7 +211,8 @@ class DevCluster:
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         home = self.directory.path / "master"

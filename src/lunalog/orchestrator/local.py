@@ -301,7 +301,8 @@ class LocalOrchestrator:
                 if pid:
                     running[name] = pid
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), POLL_S)
+                async with asyncio.timeout(POLL_S):
+                    await self._stopping.wait()
 
     async def _try_start(self, server: LocalServer) -> None:
         async with server.lock:
