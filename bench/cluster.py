@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,14 @@ from types import TracebackType
 from lunalog import SingleWriteJournal
 
 START_TIMEOUT_S = 20.0
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 class BenchCluster:
@@ -28,9 +37,9 @@ class BenchCluster:
         self.url = ""
 
     async def __aenter__(self) -> BenchCluster:
-        self.master = self._start("master", "--port", "0", "--port-file", self._path("port"))
-        port = await self._wait_for_file(self._path("port"))
+        port = free_port()
         self.url = f"lunalog://127.0.0.1:{port}"
+        self.master = self._start("master", "--port", str(port))
         for n in range(1, self.wanted + 1):
             self.start_server(f"s{n}")
         await self._wait_for_servers()
@@ -56,7 +65,7 @@ class BenchCluster:
     def start_server(self, name: str) -> None:
         """Start one journal server on its own directory."""
         master = self.url.removeprefix("lunalog://")
-        self.servers[name] = self._start("server", "--master", master, "--name", name)
+        self.servers[name] = self._start("server", "--masters", master, "--name", name)
 
     def kill_server(self, name: str) -> None:
         """End a server by SIGKILL."""
@@ -76,23 +85,19 @@ class BenchCluster:
         name = arguments[-1] if role == "server" else "master"
         with open(self.directory / f"{name}.log", "ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "lunalog", role, "--dir", self._path(name), *arguments],
+                [sys.executable, "-m", "lunalog", role, "--data", self._path(name), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "LUNALOG_URL": ""},
             )
 
-    async def _wait_for_file(self, path: str) -> str:
-        async with asyncio.timeout(START_TIMEOUT_S):
-            while not (os.path.exists(path) and (text := Path(path).read_text().strip())):
-                await asyncio.sleep(0.02)
-        return text
-
     async def _wait_for_servers(self) -> None:
         async with (
             asyncio.timeout(START_TIMEOUT_S),
-            SingleWriteJournal.connect(self.url, peer="bench-wait") as journal,
+            SingleWriteJournal.connect(
+                self.url, peer="bench-wait", timeout=START_TIMEOUT_S
+            ) as journal,
         ):
             while True:
                 listing = await journal.servers()
