@@ -97,6 +97,7 @@ class JournalServer:
         self.replica.incarnation = self.identity.incarnation
         loop = asyncio.get_running_loop()
         self.acks = Acks(loop.call_soon)
+        self.log.batch_told = self.acks.send
         self.leaders = Leaders()
         self.reads = Reads(self)
         self.puller = Puller(self)

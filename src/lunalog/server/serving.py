@@ -276,24 +276,27 @@ class _Accepted:
         held.durable = max(held.durable, min(self._end, held.end))
         if held.readable > before:
             server.reads.wake(held)
-        server.acks.due(self._slot)
+        server.acks.moved(self._slot)
         server.unthrottle()
 
 
 class Acks:
-    """Cumulative acks of slots whose durable end has moved, sent once a batch."""
+    """Cumulative acks: one a slot and batch of the log, however many frames it made durable."""
 
     def __init__(self, call_soon: Callable[..., Any]) -> None:
         self._call_soon = call_soon
         self._due: list[Slot] = []
 
-    def due(self, slot: Slot) -> None:
-        """Send `slot` an ack at the end of this turn."""
+    def moved(self, slot: Slot) -> None:
+        """A frame of `slot` is durable: `send` is called when all of its batch are."""
         if not slot.is_due:
             slot.is_due = True
-            if not self._due:
-                self._call_soon(self.send)
             self._due.append(slot)
+
+    def due(self, slot: Slot) -> None:
+        """Tell `slot` again, at the end of this turn, what it should know."""
+        self.moved(slot)
+        self._call_soon(self.send)
 
     def send(self) -> None:
         """Send them."""

@@ -53,6 +53,7 @@ class Log:
         queued_bytes: What was put and is not durable yet.
         snapshot: Gives the state that a checkpoint must keep: every fact of an earlier `put` but
             frames and `EndRecord`s.
+        batch_told: Called after the `done` of all puts of a batch.
     """
 
     def __init__(self, disk: Disk, runtime: Runtime, config: ServerConfig) -> None:
@@ -65,6 +66,7 @@ class Log:
         self.damage: list[Damage] = []
         self.queued_bytes = 0
         self.snapshot: Snapshot = list
+        self.batch_told: Callable[[], None] = _nothing
         self._turn: list[Put] = []
         self._is_turn_due = False
         self._put_count = 0
@@ -244,6 +246,7 @@ class Log:
                 self.queued_bytes -= put.size
                 if put.done is not None:
                     put.done()
+            self.batch_told()
         except Exception as error:  # noqa: BLE001  who acknowledges has failed: no way on
             self._fail(error)
             return
@@ -496,3 +499,7 @@ class Log:
         self._mailbox.close()
         await self._writer.join()
         await self._runtime.offload(self._wal.close())
+
+
+def _nothing() -> None:
+    return
