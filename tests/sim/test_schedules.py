@@ -25,6 +25,8 @@ REGRESSIONS = {
     15: "a start took its own tail for damage",
     17: "one failed read made a range unknown for good",
     46: "a late refused check was held against the segment that came after",
+    7025: "a dead client's late beat ended its successor",
+    7044: "a dead server's late registration made its successor a stranger",
     77: "a checkpoint forgot frames whose OPEN record was damaged",
 }
 

@@ -40,10 +40,12 @@ class StallClock:
 class Session:
     """One client incarnation, as its heartbeats show it."""
 
-    __slots__ = ("closed_at", "is_beating", "is_judged", "peer", "renewed_at")
+    __slots__ = ("closed_at", "is_beating", "is_judged", "number", "peer", "renewed_at")
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, number: int) -> None:
         self.peer = peer
+        self.number = number
+        """Counts sessions in the order of their first hello."""
         self.renewed_at = 0.0
         self.is_beating = False
         """True once a beat came; one that never beat cannot be granted anything."""
@@ -64,6 +66,7 @@ class Leases:
         self._grace_s = grace_s
         self.trusted_from = now + lease_s
         """Before this, a leader that is not known here may still hold a lease (R15)."""
+        self._opened = 0
         self._sessions: dict[LeaderIncarnation, Session] = {}
         self._by_name: dict[str, LeaderIncarnation] = {}
         self._ended: dict[LeaderIncarnation, bool] = {}
@@ -89,23 +92,25 @@ class Leases:
         found = self._sessions.get(peer.incarnation)
         if found is None:
             self._ended.pop(peer.incarnation, None)
-            found = self._sessions[peer.incarnation] = Session(peer)
+            self._opened += 1
+            found = self._sessions[peer.incarnation] = Session(peer, self._opened)
         return found
 
     def claim(self, session: Session) -> Session | None:
-        """Give a session its name at its first beat; return the older one that it replaces.
+        """Give a session its name when it beats; return the older one, which is over now.
 
-        A beat answers our welcome, so its sender lives; the hello of a dead incarnation may come
-        long after its successor's (N3).
+        That may be `session` itself.  A hello or a beat of a dead incarnation may come long after
+        its successor's (N3); but who beats was welcomed before, and so said hello before its
+        successor was started.
         """
-        peer = session.peer
-        before = self._by_name.get(peer.name, peer.incarnation)
-        self._by_name[peer.name] = peer.incarnation
-        if before == peer.incarnation:
+        name = session.peer.name
+        other = self._sessions.get(self._by_name.get(name, b""), session)
+        newer, older = (session, other) if session.number > other.number else (other, session)
+        self._by_name[name] = newer.peer.incarnation
+        if newer is older:
             return None
-        replaced = self._sessions.get(before)
-        self.end(before, was_replaced=True)
-        return replaced
+        self.end(older.peer.incarnation, was_replaced=True)
+        return older
 
     def beat(self, session: Session, now: float) -> bool:
         """Renew; returns whether the session had no lease before.  A late renewal counts (R2)."""

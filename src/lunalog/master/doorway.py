@@ -217,6 +217,7 @@ class ServerDoor(Door):
     def __init__(self, master: Master, doorway: Doorway) -> None:
         super().__init__(master, doorway, Peer("", b""))
         self._server: Server | None = None
+        self._arrival = doorway.next_number()
         self._works[RegisterServer] = self._register
         self._works[ServerBeat] = self._beat
 
@@ -227,7 +228,7 @@ class ServerDoor(Door):
 
     async def _register(self, connection: Connection, message: RegisterServer) -> Registered:
         master = self._master
-        server = await master.servers.register(connection, message, master.now())
+        server = await master.servers.register(connection, self._arrival, message, master.now())
         if connection.closed_by is not None:
             master.servers.closed(connection)
         self._server = server

@@ -61,6 +61,7 @@ class Servers:
         self._lost_s = lost_s
         self._servers: dict[str, Server] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._arrivals: dict[str, int] = {}
         self.on_changed: Callable[[str], None] = lambda name: None
         """Called with the name of a server that came, moved, was lost, or began to leave."""
         for name in sorted(metadata.servers):
@@ -84,16 +85,24 @@ class Servers:
 
     # ------------------------------------------------------------------ registration
 
-    async def register(self, connection: Connection, request: RegisterServer, now: float) -> Server:
+    async def register(
+        self, connection: Connection, arrival: int, request: RegisterServer, now: float
+    ) -> Server:
         """Admit a server, under a new incarnation where its disk may not be what it was (R18, R19).
 
         What it learns is durable before it does: a crash before the answer leaves an incarnation that
         nobody uses, and the repeated request gets one more.
+
+        `arrival` orders connections by their hello.  The request of a process that died meanwhile may
+        come after its successor's (N3), and says nothing of the disk: it is refused.
         """
         name = check_node_name(request.name)
         if request.incarnation < 0 or request.boot < 0 or len(request.labels) > LABELS_MAX:
             raise UsageError(f"server {name!r} registers with senseless numbers or labels")
         async with self._locks.setdefault(name, asyncio.Lock()):
+            if arrival < self._arrivals.get(name, 0):
+                raise NotActiveError(f"a newer start of server {name!r} has registered")
+            self._arrivals[name] = arrival
             while True:
                 record = self._admit(request)
                 if record == self._metadata.servers.get(name):

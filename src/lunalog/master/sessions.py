@@ -71,8 +71,10 @@ class Sessions:
         session = self._leases.get(peer.incarnation)
         if session is None or self._beats.get(peer.incarnation) is not connection:
             raise NotActiveError("this session is over: connect again")
-        if (before := self._leases.claim(session)) is not None:
-            self._end(before.peer, _replaced(before.peer))
+        if (older := self._leases.claim(session)) is not None:
+            self._end(older.peer, _replaced(older.peer))
+            if older is session:
+                raise _replaced(peer)
         has_begun = self._leases.beat(session, self._master.now())
         if beat.applied:
             self._master.elections.note_applied(peer.incarnation, beat.applied)

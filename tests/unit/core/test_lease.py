@@ -87,11 +87,22 @@ def test_a_newer_incarnation_replaces_the_older_which_cannot_come_back() -> None
     new = leases.open(AGAIN)
     assert leases.claim(old) is None  # a hello alone replaces nobody: it may be late
     assert leases.claim(new) is old
+    assert leases.claim(new) is None
     assert leases.is_void(ONE.incarnation, 0.1)
     assert leases.was_replaced(ONE.incarnation)
     leases.open(TWO)
     assert [session.peer for session in leases.sessions()] == [AGAIN, TWO]
     assert new.peer == AGAIN
+
+
+def test_a_beat_of_a_dead_incarnation_comes_too_late() -> None:
+    """Neither had beaten at this master before; the one that said hello first was started first."""
+    leases = made()
+    old, new = leases.open(ONE), leases.open(AGAIN)
+    assert leases.claim(new) is None
+    assert leases.claim(old) is old
+    assert leases.was_replaced(ONE.incarnation)
+    assert not leases.was_replaced(AGAIN.incarnation)
 
 
 def test_one_that_never_beat_and_went_is_forgotten() -> None:

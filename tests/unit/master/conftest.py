@@ -226,9 +226,15 @@ class Server:
         self.mail = Mailbag()
         self.port = 9000
 
-    async def register(self, *, may_have_lost: bool = False) -> int:
+    async def connect(self) -> None:
         hello = Hello(VERSION_MIN, VERSION_MAX, "", "server", self.name, b"", b"nonce")
         self.connection = await self.world.dial(hello, self.mail)
+
+    async def register(self, *, may_have_lost: bool = False) -> int:
+        await self.connect()
+        return await self.register_here(may_have_lost=may_have_lost)
+
+    async def register_here(self, *, may_have_lost: bool = False) -> int:
         reply = await self.connection.request(
             RegisterServer(
                 self.name, self.incarnation, self.boot, self.position, may_have_lost,

@@ -14,6 +14,7 @@ from lunalog.errors import (
     DeadlineExceededError,
     FencedError,
     MetadataLostError,
+    NotActiveError,
     NotEnoughServersError,
     ServerUnavailableError,
     StreamExistsError,
@@ -395,6 +396,17 @@ async def test_a_server_gets_a_new_incarnation_whenever_its_disk_may_not_be_what
     assert await server.register() == 5  # an empty directory
     server.incarnation = 2
     assert await server.register() == 6  # an old image
+
+
+async def test_a_registration_that_was_overtaken_says_nothing_of_the_disk(started: Any) -> None:
+    """N3: the request of a process that died comes after its successor's."""
+    old, new = started.quiet_server("s1"), started.quiet_server("s1")
+    await old.connect()
+    new.boot = 2
+    assert await new.register() == 1
+    with pytest.raises(NotActiveError):
+        await old.register_here()
+    assert await new.register() == 1
 
 
 async def test_a_beat_of_another_incarnation_must_register_again(started: Any) -> None:
