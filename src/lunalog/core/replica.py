@@ -287,16 +287,25 @@ class Replica:
     def trim(self, stream: StreamId, before: Sequence, version: int) -> bool:
         """Forget events below `before`; false: an older command, or nothing new (R22, R30)."""
         state = self.streams.get(stream)
-        if state is None or before <= state.trimmed_before or version < state.trim_version:
+        if state is None or before < state.trimmed_before or version < state.trim_version:
             return False
+        if before == state.trimmed_before:  # what was sealed since may be due as well
+            return self._cut_below(state)
         state.trimmed_before, state.trim_version = before, version
+        self._cut_below(state)
+        return True
+
+    @staticmethod
+    def _cut_below(state: StreamReplica) -> bool:
+        """Forget sealed segments and damage below what is kept; true if a segment went."""
+        before, count = state.trimmed_before, len(state.segments)
         for held in list(state.segments.values()):
             row = held.certificate.row if held.certificate else None
             if row is not None and row.end <= before:
                 del state.segments[held.id]
-            else:
+            elif held.unknown:
                 held.unknown = tuple((max(a, before), b) for a, b in held.unknown if b > before)
-        return True
+        return len(state.segments) < count
 
     def drop(self, stream: StreamId, segment: SegmentId, promise: Promise, version: int) -> bool:
         """Forget a segment, and never take it up again (R22, R30); false: an older command."""
@@ -423,6 +432,7 @@ class Replica:
         """Everything that was read back is durable now (R16)."""
         for state in self.streams.values():
             state.synced_promise = state.promise
+            self._cut_below(state)  # a checkpoint tells of a trim before the records it was behind
             for held in state.segments.values():
                 held.durable = held.end
 

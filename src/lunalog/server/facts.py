@@ -19,6 +19,7 @@ from lunalog.storage.records import (
     TrimRecord,
     UnknownRecord,
 )
+from lunalog.types import SegmentId, Sequence, StreamId
 
 
 def replay(replica: Replica, record: Record, damage: Damage | None) -> None:
@@ -67,6 +68,12 @@ def _replay_command(replica: Replica, record: Record) -> None:
         raise
     except LunalogError:
         return  # a later record of its kind came first
+
+
+def start_of(replica: Replica, stream: StreamId, segment: SegmentId) -> Sequence | None:
+    """Return the first sequence that is kept of a segment; none when nothing is."""
+    held = replica.find(stream, segment)
+    return None if held is None else max(held.first, replica.streams[stream].trimmed_before)
 
 
 def snapshot(replica: Replica) -> list[ControlRecord]:

@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from collections.abc import Sequence as Run
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -94,6 +95,7 @@ class JournalServer:
             snapshot=self._snapshot,
         )
         self.replica.settled()
+        self.log.forget_unlisted(partial(facts.start_of, self.replica))
         self.replica.incarnation = self.identity.incarnation
         loop = asyncio.get_running_loop()
         self.acks = Acks(loop.call_soon)

@@ -105,10 +105,14 @@ class TailCache:
         head, _, chain = tail.frames[at]
         return chain if head.end == bound else None
 
-    def forget(self, stream: StreamId, segment: SegmentId) -> None:
-        """Drop all frames of a segment."""
-        tail = self._tails.pop((stream, segment), None)
-        if tail is not None:
+    def forget(self, stream: StreamId, segment: SegmentId | None = None) -> None:
+        """Drop all frames of a segment, or of a stream."""
+        if segment is None:
+            keys = [key for key in self._tails if key[0] == stream]
+        else:
+            keys = [(stream, segment)] if (stream, segment) in self._tails else []
+        for key in keys:
+            tail = self._tails.pop(key)
             tail.frames = []
             tail.firsts = []
             tail.dropped = 0

@@ -27,7 +27,7 @@ import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
@@ -43,6 +43,10 @@ CRC: Final = struct.Struct("<I")
 NO_PLACE: Final = -1
 CACHE_BYTES_MAX: Final = 4 << 20
 """Index blocks of full extents kept in memory."""
+
+
+StartOf = Callable[[StreamId, SegmentId], Sequence | None]
+"""The first sequence that is kept of a segment; none when nothing is."""
 
 
 class Block(msgspec.Struct, frozen=True, gc=False):
@@ -235,6 +239,11 @@ class Index:
                 segments.remove(index)
         if not segments:
             self._streams.pop(stream, None)
+
+    def keep(self, start_of: StartOf) -> None:
+        """Forget all else than what `start_of` says is kept."""
+        for index in list(self.all()):
+            self.forget(index.stream, index.segment, start_of(index.stream, index.segment))
 
     def filled(self, extent: int) -> list[Run]:
         """The live runs of an extent that gets no more frames; they go to its sidecar."""

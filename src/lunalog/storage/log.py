@@ -23,17 +23,10 @@ from lunalog.storage.boot import Boot, Booted, Deliver, Snapshot
 from lunalog.storage.cache import TailCache
 from lunalog.storage.fetch import FrameReader
 from lunalog.storage.files import Disk
-from lunalog.storage.index import Index
+from lunalog.storage.index import Index, StartOf
 from lunalog.storage.keeper import Keeper
 from lunalog.storage.ledger import Beginning, Plan
-from lunalog.storage.records import (
-    Damage,
-    FrameRecord,
-    MarkRecord,
-    OpenRecord,
-    Record,
-    bytes_of,
-)
+from lunalog.storage.records import Damage, FrameRecord, MarkRecord, OpenRecord, Record, bytes_of
 from lunalog.storage.writer import Closed, Committed, Put, WalWriter, failure
 from lunalog.types import Chain, SegmentId, Sequence, StreamId
 from lunalog.wire.frames import FrameHead
@@ -66,7 +59,7 @@ class Log:
         self.damage: list[Damage] = []
         self.queued_bytes = 0
         self.snapshot: Snapshot = list
-        self.batch_told: Callable[[], None] = _nothing
+        self.batch_told: Callable[[], None] = lambda: None
         self._turn: list[Put] = []
         self._is_turn_due = False
         self._put_count = 0
@@ -76,6 +69,7 @@ class Log:
         self._marks: dict[tuple[StreamId, SegmentId], Sequence] = {}
         self._is_attested = True
         self._last_commit = 0.0
+        self._idle_s = config.idle_batch_ms / 1000
         self._idle_timer: asyncio.TimerHandle | None = None
         self._free_timer: asyncio.TimerHandle | None = None
         self._is_preparing = False
@@ -201,11 +195,12 @@ class Log:
 
     def mark(self, stream: StreamId, segment: SegmentId, committed: Sequence) -> None:
         """Note a committed sequence; the next idle batch records it (R12, R17)."""
-        index = self._index.find(stream, segment)
-        if index is not None and committed > index.committed:
-            index.committed = committed
-            self._marks[stream, segment] = committed
+        key, index = (stream, segment), self._index.find(stream, segment)
+        if index is None or committed > index.committed:  # none: its OPEN is still queued
+            self._marks[key] = max(committed, self._marks.get(key, 0))
             self._idle_later()
+        if index is not None:
+            index.committed = max(committed, index.committed)
 
     def _end_turn(self) -> None:
         self._is_turn_due = False
@@ -251,9 +246,7 @@ class Log:
             self._fail(error)
             return
         while self._waiters and self._waiters[0][0] <= self._done_count:
-            _, waiter = self._waiters.pop(0)
-            if not waiter.done():
-                waiter.set_result(None)
+            _wake([self._waiters.pop(0)[1]])
         self._prepare()
 
     def _note(self, batch: Committed) -> None:
@@ -297,17 +290,15 @@ class Log:
 
     def _idle_later(self) -> None:
         if self._idle_timer is None and self._error is None:
-            delay = self._config.idle_batch_ms / 1000
-            self._idle_timer = self._loop.call_later(delay, self._idle)
+            self._idle_timer = self._loop.call_later(self._idle_s, self._idle)
 
     def _idle(self) -> None:
         """Attest the last batch, and record the marks that moved, once nothing has come for a while."""
         self._idle_timer = None
         if self._error is not None or (self._is_attested and not self._marks):
             return
-        delay = self._config.idle_batch_ms / 1000
         quiet = self._loop.time() - self._last_commit
-        if self._put_count > self._done_count or quiet < delay * 0.9:
+        if self._put_count > self._done_count or quiet < self._idle_s * 0.9:
             self._idle_later()
             return
         self._attest()
@@ -379,13 +370,11 @@ class Log:
 
     def _checkpointed(self, plan: Plan | None) -> None:
         self._plan = None
+        self._wants_checkpoint |= plan is None  # there was no room: once more later
         if plan is not None:
             self._ledger.finished(plan)
             if not self._wants_checkpoint:
-                waiters, self._checkpoint_waiters = self._checkpoint_waiters, []
-                for waiter in waiters:
-                    if not waiter.done():
-                        waiter.set_result(None)
+                _wake(self._checkpoint_waiters)
         if self._wants_checkpoint and plan is not None:
             self._start_checkpoint()
         else:
@@ -412,6 +401,13 @@ class Log:
         after a checkpoint over all else they carried (R29).
         """
         self._index.forget(stream, segment, before)
+        if before is None:
+            self._cache.forget(stream, segment)
+        self._free_later()
+
+    def forget_unlisted(self, start_of: StartOf) -> None:
+        """Forget what a replay brought back of what was forgotten before."""
+        self._index.keep(start_of)
         self._free_later()
 
     def _free_later(self) -> None:
@@ -430,10 +426,7 @@ class Log:
 
     async def _look_at_space(self) -> None:
         await self._wal.check_space()
-        self._tell(self._looked)(None)
-
-    def _looked(self, _: object) -> None:
-        self._prepare()
+        self._tell(lambda _: self._prepare())(None)
 
     # ------------------------------------------------------------ reading
 
@@ -501,5 +494,8 @@ class Log:
         await self._runtime.offload(self._wal.close())
 
 
-def _nothing() -> None:
-    return
+def _wake(waiters: list[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+    waiters.clear()

@@ -156,6 +156,21 @@ class ModelStream:
             return FencedError
         return None
 
+    def trimmed(self) -> list[SegmentId]:
+        """Sealed segments of which nothing is kept."""
+        return [
+            segment
+            for segment, held in self.segments.items()
+            if held.certificate is not None and held.certificate.row.end <= self.trimmed_before
+        ]
+
+    def has_trimmed(self) -> bool:
+        return bool(self.trimmed())
+
+    def forget_trimmed(self) -> None:
+        for segment in self.trimmed():
+            del self.segments[segment]
+
 
 Model = dict[bytes, ModelStream]
 
@@ -459,17 +474,19 @@ class ReplicaMachine(RuleBasedStateMachine):
         before = written_in(stream, segment).bounds[3]
         known = self.model.get(stream)
         is_due = (
-            known is not None and before > known.trimmed_before and version >= known.trim_version
+            known is not None
+            and version >= known.trim_version
+            and (
+                before > known.trimmed_before
+                or (before == known.trimmed_before and known.has_trimmed())
+            )
         )
         assert self.replica.trim(stream, before, version) == is_due
         if known is None or not is_due:
             return
-        known.trimmed_before, known.trim_version = before, version
-        known.segments = {
-            name: held
-            for name, held in known.segments.items()
-            if held.certificate is None or held.certificate.row.end > before
-        }
+        if before > known.trimmed_before:
+            known.trimmed_before, known.trim_version = before, version
+        known.forget_trimmed()
         self.put(stream, [TrimRecord(stream, before, version)])
 
     @rule(stream=streams, segment=segments, promise=promises, version=versions)
@@ -552,6 +569,7 @@ class ReplicaMachine(RuleBasedStateMachine):
         self.synced = cut
         for state in self.model.values():
             state.synced = state.promise
+            state.forget_trimmed()
             for held in state.segments.values():
                 held.durable = held.held
         for put in self.puts:

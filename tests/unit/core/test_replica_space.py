@@ -211,6 +211,19 @@ def test_r22_a_trim_drops_whole_sealed_segments_only() -> None:
     assert replica.find(STREAM, SegmentId(4, 0)) is later
 
 
+def test_r22_a_segment_sealed_below_the_trim_goes_with_the_next_trim_or_restart() -> None:
+    """A checkpoint tells of a trim before the records that were put before it."""
+    for again in (lambda r: r.trim(STREAM, 105, 1), lambda r: r.settled()):
+        replica = make()
+        filled(replica)
+        replica.trim(STREAM, 105, 1)
+        replica.certify(certificate(105))
+        assert not replica.trim(STREAM, 105, 0)
+        assert replica.find(STREAM, SEGMENT) is not None
+        again(replica)
+        assert replica.find(STREAM, SEGMENT) is None
+
+
 def test_r22_a_trim_forgets_damage_below_it() -> None:
     replica = make()
     held = filled(replica)
