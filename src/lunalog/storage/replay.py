@@ -152,7 +152,8 @@ class Replay:
         if first == self._current or self._current in self._blank or self._before is None:
             return
         opening = self._openings.get(first) if first is not None else None
-        if opening is None or opening.previous != Position(self._current, 0):
+        # A takeover names the batch before all it carried: several may have followed each other.
+        if opening is None or not opening.flags & Flags.TAKEOVER or opening.before != self._before:
             self._lose(name_of(self._current), 0, 0, "file is lost")
 
     def _limit(self, i: int) -> int | None:
