@@ -458,9 +458,9 @@ class Log:
             UnknownDataError: What was held there is damaged (R18).
         """
         found = self._cache.find(stream, segment, start, bytes_max, end)
-        if found is not None:
-            return found
-        return await self._reader.read(stream, segment, start, bytes_max, end)
+        if found is None:
+            found = await self._reader.read(stream, segment, start, bytes_max, end)
+        return found
 
     async def chain_at(self, stream: StreamId, segment: SegmentId, bound: Sequence) -> Chain | None:
         """Chain behind the durable frame that ends at `bound`; none if no frame ends there."""
@@ -468,9 +468,7 @@ class Log:
         if index is not None and index.end == bound and index.runs:
             return index.chain
         found = self._cache.chain_at(stream, segment, bound)
-        if found is not None:
-            return found
-        return await self._reader.chain_at(stream, segment, bound)
+        return await self._reader.chain_at(stream, segment, bound) if found is None else found
 
     # ------------------------------------------------------------ end
 
