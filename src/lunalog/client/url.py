@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from lunalog.errors import BadAddressError
 from lunalog.runtime import Address
@@ -33,12 +33,18 @@ class MemoryUrl:
 
     name: str
 
+    def __str__(self) -> str:
+        return f"memory://{self.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class FileUrl:
     """An embedded journal in a directory."""
 
     directory: str
+
+    def __str__(self) -> str:
+        return f"file://{quote(self.directory)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,12 @@ def _file(url: str) -> FileUrl:
     except ValueError as error:
         raise BadAddressError(f"{url!r:.200}: {error}: {ACCEPTED}") from error
     path = unquote(parts.path)
-    if parts.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path:
+    if (
+        parts.netloc not in ("", "localhost")
+        or path[:1] != "/"
+        or not path.strip("/")
+        or "\0" in path
+    ):
         raise BadAddressError(
             f"{url!r:.200}: file:// takes an absolute path with three slashes, such as "
             "file:///var/lib/journal"

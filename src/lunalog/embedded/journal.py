@@ -84,8 +84,9 @@ class SingleWriteJournal(client.SingleWriteJournal):
         have = len(self._cluster.servers)
         if policy.ack_quorum > have:
             raise NotEnoughServersError(
-                f"{self.url} has {have} journal server, ack_quorum={policy.ack_quorum} needs as many: "
-                "leave replicas and ack_quorum out, or use a cluster",
+                f"{self.url} has {have} journal server{'s' * (have > 1)}, fewer than "
+                f"ack_quorum={policy.ack_quorum}; nothing was created; leave replicas and ack_quorum "
+                "out, or use a cluster",
                 have=have,
                 need=policy.ack_quorum,
             )

@@ -131,7 +131,11 @@ def _open(path: Path) -> sqlite3.Connection:
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, timeout=0, isolation_level=None)
     except (OSError, sqlite3.Error) as error:
-        raise StorageError(f"cannot open metadata file {path}: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise StorageError(
+            f"cannot open metadata file {path}: {why}; nothing was changed; "
+            "use a directory that can be written"
+        ) from error
     try:
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         connection.execute("PRAGMA journal_mode=WAL")
@@ -144,7 +148,8 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.close()
         if "locked" in str(error):
             raise DirectoryLockedError(
-                f"metadata file {path} is in use by another master: stop that one first"
+                f"metadata file {path} is in use by another process; nothing was changed; "
+                "end that one first"
             ) from error
         raise StorageError(f"cannot use metadata file {path}: {error}") from error
     except sqlite3.Error as error:

@@ -29,6 +29,11 @@ def test_accepted(url, expected):
     assert parse(url) == expected
 
 
+@pytest.mark.parametrize("url", ["memory://test", "file:///a%20b/c"])
+def test_an_embedded_url_is_shown_as_it_is_written(url):
+    assert str(parse(url)) == url
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [
@@ -39,6 +44,7 @@ def test_accepted(url, expected):
         ("memory://a/b", "takes a name"),
         ("file://relative/x", "three slashes"),
         ("file://", "three slashes"),
+        ("file:///", "three slashes"),
         ("file:///x?y=1", "no options"),
         ("lunalog://", "names no master"),
         ("lunalog://h:x", "lunalog://HOST:PORT"),
