@@ -22,9 +22,12 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from lunalog.errors import InvariantError, LunalogError
+
 T = TypeVar("T")
 Address = tuple[str, int]
 ProtocolFactory = Callable[[], asyncio.BaseProtocol]
+
 logger = logging.getLogger("lunalog.runtime")
 
 
@@ -321,6 +324,9 @@ class SystemRuntime:
 
     def fail(self, error: BaseException) -> None:
         """Log and end the process; buffers of the standard streams are flushed, nothing else."""
-        logger.critical("node_failed", exc_info=error)
+        if isinstance(error, LunalogError) and not isinstance(error, InvariantError):
+            logger.critical("node_failed", extra={"code": error.code, "why": str(error)})
+        else:
+            logger.critical("node_failed", exc_info=error)
         logging.shutdown()
         os._exit(70)

@@ -106,7 +106,11 @@ def server_command(
         from lunalog.storage.files import SystemDisk
 
         server = JournalServer(runtime, SystemDisk(data), addresses, chosen)
-        await server.start()
+        try:
+            await server.start()
+        except OSError as error:
+            where = show((chosen.host, chosen.port))
+            raise exits.from_os_error(error, f"cannot listen on {where}") from error
         line = {"server": server.name, "address": show(server.address), "data": str(data)}
         return Node("server_listening", line, server.stop, server.wait_left)
 
@@ -156,7 +160,6 @@ def master_command(
     from lunalog.config import MasterConfig, load
 
     chosen = load(MasterConfig, file=config, environment=os.environ, flags=flags)
-    data.mkdir(parents=True, exist_ok=True)
     base = servers_dir or data / "servers"
 
     async def start(runtime: SystemRuntime) -> Node:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import Final
 
 from lunalog.config import MasterConfig
@@ -159,8 +160,11 @@ class Master:
                 acceptor(self.runtime, self.doorway.welcome), wanted
             )
         except OSError as error:
+            number = error.errno or 0
+            why = os.strerror(number) if number > 0 else str(error)
             raise UsageError(
-                f"cannot listen on {wanted[0]}:{wanted[1]}: {error}; choose another port"
+                f"cannot listen on {wanted[0]}:{wanted[1]}: {why}; nothing was started; "
+                "choose another --port, or end the process that listens there"
             ) from error
 
     async def stop(self) -> None:

@@ -44,10 +44,13 @@ async def lock(disk: Disk) -> None:
         await disk.lock()
     except BlockingIOError as error:
         raise DirectoryLockedError(
-            f"{disk.name} is in use by another process: stop it, or choose another directory"
+            f"{disk.name} is in use by another process; nothing was changed; end that process, or "
+            "choose another directory"
         ) from error
     except OSError as error:
-        raise StorageError(f"cannot use the directory {disk.name}: {error}") from error
+        raise StorageError(
+            f"cannot use the directory {disk.name}: {error.strerror or error}; nothing was changed"
+        ) from error
 
 
 async def load(disk: Disk) -> Identity | None:
@@ -119,4 +122,6 @@ def check(identity: Identity, *, cluster: str = "", name: str = "", where: str =
             "wrong master"
         )
     if name and identity.name != name:
-        raise UsageError(f"{where} belongs to server {identity.name}, not {name}")
+        raise UsageError(
+            f"{where} belongs to server {identity.name}, not {name}; nothing was changed"
+        )
