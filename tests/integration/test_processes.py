@@ -1,0 +1,364 @@
+"""Masters and servers as processes: how they end, what outlives a kill, and why one does not start."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lunalog import LunalogError, SingleWriteJournal
+
+sys.path.insert(0, str(Path(__file__).parent))
+from command import Command
+
+pytestmark = pytest.mark.slow
+WAIT_S = 30.0
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Cluster:
+    """A master and servers, started by hand as an operator does; all are killed at the end."""
+
+    def __init__(self, home):
+        self.home = home
+        self.command = Command()
+        self.processes = {}
+        self.ports = {}
+
+    def start(self, name, *more):
+        """Start the master or a server on its own directory and port, again or for the first time."""
+        port = str(self.ports.setdefault(name, free_port()))
+        arguments = ["--data", str(self.home / name), "--port", port, *more]
+        if name == "master":
+            arguments = ["master", *arguments]
+        else:
+            arguments = ["server", "--name", name, "--masters", self.masters, *arguments]
+        log = (self.home / f"{name}.log").open("ab")
+        with log:
+            child = self.command.start(*arguments, stdin=subprocess.DEVNULL, stderr=log)
+        child.stdout.close()
+        self.processes[name] = child
+        return child
+
+    @property
+    def masters(self):
+        return f"127.0.0.1:{self.ports['master']}"
+
+    @property
+    def url(self):
+        return f"lunalog://{self.masters}"
+
+    def up(self, servers=3):
+        self.start("master")
+        for n in range(1, servers + 1):
+            self.start(f"s{n}")
+        self.command.url = self.url
+        self.until_alive(servers)
+        return self
+
+    def until_alive(self, count):
+        until(lambda: sum(row["state"] == "alive" for row in self.servers()) >= count)
+
+    def servers(self):
+        done = self.command.run("servers", "ls", "-o", "json", "--timeout", "5")
+        return json.loads(done.out) if done.code == 0 else []
+
+    def kill(self, name):
+        self.processes[name].kill()
+        self.processes[name].wait(20)
+
+    def log(self, name):
+        return (self.home / f"{name}.log").read_text()
+
+    def end(self):
+        for child in self.processes.values():
+            child.kill()
+            child.wait(20)
+
+
+def until(holds, seconds=WAIT_S):
+    deadline = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    found = Cluster(tmp_path)
+    yield found
+    found.end()
+
+
+async def read_all(journal, stream):
+    events = [e async for e in journal.read(stream, start=0, linearizable=True)]
+    assert [e.sequence for e in events] == list(range(len(events)))
+    return [e.payload for e in events]
+
+
+async def append_for(writer, acknowledged, wanted):
+    """Append `wanted` more events, a few in flight, and note the payload of each that is acked."""
+    pending = []
+    end = len(acknowledged) + wanted
+    number = len(acknowledged)
+    while len(acknowledged) < end:
+        while len(pending) < 64 and number < end:
+            payload = b"%d" % number
+            pending.append((payload, writer.append_soon(payload)))
+            number += 1
+        payload, future = pending.pop(0)
+        await future
+        acknowledged.append(payload)
+
+
+# --------------------------------------------------------------------------------- ends
+
+
+async def test_sigterm_finishes_what_is_queued_and_ends_with_0(cluster):
+    """Two servers of two are needed for every ack; both are told to end while appends are under way."""
+    cluster.up(2)
+    async with SingleWriteJournal.connect(cluster.url, peer="a") as journal:
+        await journal.create_stream("s", replicas=2, ack_quorum=2)
+        acknowledged = []
+        try:
+            async with journal.lead("s", timeout=20) as writer:
+                await append_for(writer, acknowledged, 2000)
+                appending = asyncio.create_task(append_for(writer, acknowledged, 1_000_000))
+                await asyncio.sleep(0.1)
+                for name in ("s1", "s2"):
+                    cluster.processes[name].send_signal(signal.SIGTERM)
+                codes = [
+                    await asyncio.to_thread(cluster.processes[n].wait, 20) for n in ("s1", "s2")
+                ]
+                assert codes == [0, 0], cluster.log("s1")
+                for name in ("s1", "s2"):
+                    cluster.start(name)
+                target = len(acknowledged) + 1000
+                while len(acknowledged) < target:  # the same leader goes on
+                    assert not appending.done(), appending
+                    await asyncio.sleep(0.01)
+                appending.cancel()
+        finally:
+            assert len(acknowledged) > 3000
+        kept = await read_all(journal, "s")
+        assert kept[: len(acknowledged)] == acknowledged
+    for name in ("s1", "s2"):
+        assert "server_stopped" in cluster.log(name)
+        assert "damage" not in cluster.log(name)
+        assert "critical" not in cluster.log(name)
+
+
+async def test_kills_of_every_server_in_turn_lose_nothing(cluster):
+    """Each of three servers is killed -9 in the middle of appends, and comes back."""
+    cluster.up(3)
+    acknowledged = []
+    async with SingleWriteJournal.connect(cluster.url, peer="a") as journal:
+        await journal.create_stream("s", replicas=3, ack_quorum=2)
+        async with journal.lead("s", timeout=20) as writer:
+            for name in ("s1", "s2", "s3"):
+                appending = asyncio.create_task(append_for(writer, acknowledged, 3000))
+                await asyncio.sleep(0.02)
+                cluster.kill(name)
+                await appending
+                cluster.start(name)
+                await asyncio.to_thread(cluster.until_alive, 3)
+            await append_for(writer, acknowledged, 100)
+        assert await read_all(journal, "s") == acknowledged
+    with_master = {row["name"]: row for row in cluster.servers()}
+    assert {row["incarnation"] for row in with_master.values()} == {1}, "a kill loses no disk"
+
+
+async def test_kill_of_all_processes_at_once_loses_nothing(cluster):
+    cluster.up(3)
+    acknowledged = []
+    async with SingleWriteJournal.connect(cluster.url, peer="a") as journal:
+        await journal.create_stream("s", replicas=3, ack_quorum=2)
+        writer = await journal.open_stream_writer("s")
+        async with journal.observe_state("s") as states:
+            async for state in states:
+                if state.role.name == "LEADER":
+                    break
+            appending = asyncio.create_task(append_for(writer, acknowledged, 1_000_000))
+            await asyncio.sleep(0.2)
+            for child in cluster.processes.values():
+                child.kill()
+            await asyncio.sleep(0.2)
+            appending.cancel()
+            await asyncio.wait([appending])
+    cluster.end()
+    assert len(acknowledged) > 0
+    cluster.up(3)
+    async with SingleWriteJournal.connect(cluster.url, peer="b") as journal:
+        async with journal.lead("s", timeout=30) as writer:
+            await writer.append(b"last")
+        kept = await read_all(journal, "s")
+    assert kept[: len(acknowledged)] == acknowledged
+    assert kept[-1] == b"last"
+
+
+async def test_kill_of_the_leader_loses_nothing_and_the_next_goes_on(cluster):
+    """A leader process dies by -9; a candidate that waits takes over what was acknowledged."""
+    cluster.up(3)
+    cluster.command.ok("create", "s")
+    lines = b"".join(b"%d\n" % n for n in range(1_000_000))
+    feed = cluster.home / "lines"
+    feed.write_bytes(lines)
+    with feed.open("rb") as given:
+        first = cluster.command.start("append", "s", "--peer", "first", stdin=given)
+    async with SingleWriteJournal.connect(cluster.url, peer="second") as journal:
+        following = journal.read("s", start=0, follow=True)
+        seen = 0
+        async for _ in following:
+            seen += 1
+            if seen == 5000:
+                first.kill()  # what was read is committed, so it stays
+                break
+        await following.aclose()
+        first.communicate()
+        assert first.returncode == -signal.SIGKILL, "it had not finished"
+        async with journal.lead("s", timeout=30) as writer:
+            tail = writer.tail
+            assert tail >= seen
+            assert await writer.append(b"next") == tail
+        kept = await read_all(journal, "s")
+    assert kept == [b"%d" % n for n in range(tail)] + [b"next"]
+
+
+async def test_servers_outlive_their_master_and_appends_go_on_without_it(cluster):
+    """The data path needs no master; the next one on its directory knows all there was."""
+    cluster.up(3)
+    acknowledged = []
+    async with SingleWriteJournal.connect(cluster.url, peer="a") as journal:
+        await journal.create_stream("s", replicas=3, ack_quorum=2)
+        async with journal.lead("s", timeout=20) as writer:
+            await append_for(writer, acknowledged, 100)
+            epoch = writer.epoch
+            cluster.kill("master")
+            await append_for(writer, acknowledged, 2000)
+            cluster.start("master")
+            await asyncio.to_thread(cluster.until_alive, 3)
+            await append_for(writer, acknowledged, 100)
+            assert writer.epoch == epoch
+        assert await read_all(journal, "s") == acknowledged
+    assert all(cluster.processes[f"s{n}"].poll() is None for n in (1, 2, 3))
+
+
+# ------------------------------------------------------------------------------- refusals
+
+
+def refused(cluster, *arguments):
+    """Run a node that must not start; returns its code and its one line of error."""
+    done = cluster.command.run(*arguments, timeout=30)
+    assert "Traceback" not in done.err
+    errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done
+    return done.code, errors[0]
+
+
+def test_what_keeps_a_node_from_starting_is_told(cluster, tmp_path):
+    cluster.up(1)
+    server = ("server", "--masters", cluster.masters, "--data")
+    taken = str(cluster.ports["s1"])
+
+    code, why = refused(cluster, *server, str(tmp_path / "new"), "--port", taken)
+    assert code == 2
+    assert f"127.0.0.1:{taken}" in why
+    assert "in use" in why
+    code, why = refused(cluster, "master", "--data", str(tmp_path / "m2"), "--port", taken)
+    assert code == 2
+    assert f"127.0.0.1:{taken}" in why
+
+    code, why = refused(cluster, *server, str(tmp_path / "s1"))
+    assert code == 1
+    assert "in use by another process" in why
+    code, why = refused(cluster, "master", "--data", str(tmp_path / "master"), "--port", "0")
+    assert code == 1
+    assert "in use by another process" in why
+
+    (tmp_path / "file").write_text("")
+    code, why = refused(cluster, *server, str(tmp_path / "file" / "below"))
+    assert code == 1
+    assert "Not a directory" in why
+    code, why = refused(cluster, "master", "--data", str(tmp_path / "file" / "b"), "--port", "0")
+    assert code == 1
+    assert "Not a directory" in why
+
+    cluster.kill("s1")
+    code, why = refused(cluster, *server, str(tmp_path / "s1"), "--name", "other")
+    assert code == 2
+    assert "belongs to server s1" in why
+    assert cluster.start("s1").poll() is None
+    cluster.until_alive(1)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_cannot_be_written_is_told(cluster, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    data = str(tmp_path / "closed" / "data")
+    code, why = refused(cluster, "server", "--masters", "127.0.0.1:1", "--data", data)
+    assert (code, "Permission denied" in why) == (1, True)
+
+
+def test_a_server_of_another_cluster_ends_and_touches_nothing(cluster, tmp_path):
+    cluster.up(1)
+    cluster.command.ok("create", "s", "--replicas", "1", "--ack-quorum", "1")
+    cluster.command.ok("append", "s", given=b"mine\n")
+    cluster.processes["s1"].terminate()
+    assert cluster.processes["s1"].wait(20) == 0
+    other = Cluster(tmp_path / "other")
+    other.home.mkdir()
+    try:
+        other.start("master")
+        child = cluster.command.start(
+            *("server", "--name", "s1", "--data", str(tmp_path / "s1")),
+            *("--masters", other.masters),
+        )
+        _, err = child.communicate(timeout=30)
+        assert child.returncode == 70
+        last = json.loads(err.splitlines()[-1])
+        assert (last["level"], last["event"]) == ("critical", "node_failed")
+        assert "this is cluster" in last["why"]
+        assert b"Traceback" not in err
+    finally:
+        other.end()
+    cluster.start("s1")
+    cluster.until_alive(1)
+    assert cluster.command.ok("read", "s") == b"mine\n"
+
+
+def test_a_server_waits_for_its_master(cluster):
+    """It says that nobody answers, keeps trying, and registers as soon as somebody does."""
+    cluster.ports["master"] = free_port()
+    cluster.start("s1")
+    until(lambda: (cluster.home / "s1.log").exists() and "unreachable" in cluster.log("s1"))
+    assert cluster.processes["s1"].poll() is None
+    cluster.start("master")
+    cluster.command.url = cluster.url
+    cluster.until_alive(1)
+    cluster.processes["s1"].terminate()
+    assert cluster.processes["s1"].wait(20) == 0
+
+
+async def test_a_client_of_the_wrong_cluster_or_none_is_told(cluster):
+    nobody = free_port()
+    with pytest.raises(LunalogError) as caught:
+        await SingleWriteJournal.connect(f"lunalog://127.0.0.1:{nobody}", timeout=0.5)
+    assert caught.value.code == "master_unavailable"
+    assert f"127.0.0.1:{nobody}" in str(caught.value)
+    cluster.up(1)
+    port = cluster.ports["s1"]
+    with pytest.raises(LunalogError) as caught:  # a server is no master
+        await SingleWriteJournal.connect(f"lunalog://127.0.0.1:{port}", timeout=2)
+    assert f"127.0.0.1:{port}" in str(caught.value)
