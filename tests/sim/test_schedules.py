@@ -27,6 +27,8 @@ REGRESSIONS = {
     46: "a late refused check was held against the segment that came after",
     7025: "a dead client's late beat ended its successor",
     7044: "a dead server's late registration made its successor a stranger",
+    7271: "an older checkpoint did not trust two takeovers in a row",
+    12036: "a segment that was carried over whole was taken for lost metadata",
     77: "a checkpoint forgot frames whose OPEN record was damaged",
 }
 

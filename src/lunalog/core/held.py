@@ -20,6 +20,8 @@ from lunalog.types import (
 )
 
 Range = tuple[Sequence, Sequence]
+Base = tuple[Sequence, Chain]
+"""The first frame that is kept of a segment that was truncated in part, and the chain before it."""
 RECENT_FRAMES_MAX = 256
 """How many of its last frames a segment can tell from others of the same sequences (R3)."""
 
@@ -28,6 +30,7 @@ class SegmentReplica:
     """One segment as this server holds it."""
 
     __slots__ = (
+        "base",
         "certificate",
         "chain",
         "committed",
@@ -55,6 +58,7 @@ class SegmentReplica:
         self.committed: Sequence = 0
         self.certificate: Certificate | None = None
         self.unknown: tuple[Range, ...] = ()
+        self.base: Base | None = None
         self.recent: deque[tuple[Sequence, Sequence, int]] | None = None
 
     def __repr__(self) -> str:

@@ -14,6 +14,7 @@ from collections import deque
 from lunalog.core import chain as chains
 from lunalog.core.held import (
     RECENT_FRAMES_MAX,
+    Base,
     FenceState,
     Range,
     SegmentReplica,
@@ -267,6 +268,7 @@ class Replica:
             return False
         if held.end < first <= trimmed:
             held.end, held.chain = first, before
+            held.base = first, before
         if first != held.end or first + count > row.end:
             raise GapError(f"the pulled frame at {first} does not join {held.end}", end=held.end)
         if first == held.first and not held.is_opened:
@@ -427,6 +429,12 @@ class Replica:
         if span[0] < span[1] and span not in held.unknown:
             held.unknown += (span,)
             held.end = max(held.end, span[1])
+
+    def based(self, stream: StreamId, segment: SegmentId, base: Base) -> None:
+        """Note where what is kept of a segment begins; the frames before it go (R22)."""
+        held = self.find(stream, segment)
+        if held is not None and (held.base is None or held.base[0] < base[0]):
+            held.base = base
 
     def settled(self) -> None:
         """Everything that was read back is durable now (R16)."""

@@ -9,7 +9,7 @@ Source: design.md section 4; R1, R8, R11, R22, R25, R31, I5.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import msgspec
@@ -318,10 +318,12 @@ def proof_of_loss(
     committed: int,
     has_certificate: bool,
     promise_epoch: Epoch,
+    superseded: Collection[SegmentId] = (),
 ) -> str:
     """Say how a server's fact proves that the metadata went back (R25); empty when it does not.
 
-    `head` must have been read from the store after the fact arrived.
+    `head` must have been read from the store after the fact arrived.  Segments in `superseded` ended
+    where they began: a takeover that no member told of a committed event carried over all it found.
     """
     if generation > head.generation:
         return f"segment {segment} was opened under generation {generation}"
@@ -333,7 +335,8 @@ def proof_of_loss(
     if segment.epoch > head.epoch:
         return f"segment {segment} is of an epoch above {head.epoch}"
     is_listed = any(row.id == segment for row in rows)
-    if not is_listed and committed > max(first, head.truncated_before):
+    is_explained = is_listed or segment in superseded
+    if not is_explained and committed > max(first, head.truncated_before):
         return f"segment {segment} held committed events and is not listed"
     return ""
 

@@ -104,3 +104,7 @@ class MemoryDisk:
     async def free_bytes(self) -> int:
         """Always enough."""
         return FREE_BYTES
+
+    async def total_bytes(self) -> int:
+        """As much as is always free."""
+        return FREE_BYTES

@@ -465,4 +465,5 @@ def _proof(stream: Stream, fact: SegmentFact) -> str:
         committed=fact.committed,
         has_certificate=fact.state in ("sealed", "complete"),
         promise_epoch=fact.promise_epoch,
+        superseded=stream.superseded,
     )

@@ -25,9 +25,10 @@ from lunalog.master.records import HeadRecord, ServerRecord, Tombstone
 from lunalog.master.store import ABSENT, MetadataStore, Record
 from lunalog.master.table import Stream, Table
 from lunalog.runtime import Runtime
-from lunalog.types import SealedSegment, StreamHead, StreamId
+from lunalog.types import SealedSegment, SegmentId, StreamHead, StreamId
 
 T = TypeVar("T")
+SUPERSEDED_MAX: Final = 32
 RETRY_S: Final = 0.05
 RETRY_S_MAX: Final = 1.0
 
@@ -101,21 +102,21 @@ class Metadata:
             rows.setdefault(records.stream_of(key), []).append(self.table.slim_row(row))
         for key, record in await self._scan(records.HEADS):
             found = records.decode(record.value, HeadRecord, key)
-            self.table.add(
-                Stream(
-                    self.table.slim_head(found.head),
-                    found.open_leader,
-                    record.version,
-                    _in_order(rows.pop(found.head.stream, [])),
-                )
+            stream = Stream(
+                self.table.slim_head(found.head),
+                found.open_leader,
+                record.version,
+                _in_order(rows.pop(found.head.stream, [])),
             )
+            stream.superseded = found.superseded
+            self.table.add(stream)
         if rows:
             raise CorruptRecordError(f"sealed segments without a head: {sorted(rows)[0].hex()}")
         for key, record in await self._scan(records.LOST):
-            stream = self.table.get(records.stream_of(key))
-            if stream is not None:
-                stream.lost = record.value.decode("utf-8", "replace")
-                self.table.lost[stream.id] = stream.lost
+            found_lost = self.table.get(records.stream_of(key))
+            if found_lost is not None:
+                found_lost.lost = record.value.decode("utf-8", "replace")
+                self.table.lost[found_lost.id] = found_lost.lost
 
     async def close(self) -> None:
         """Close the store."""
@@ -215,7 +216,8 @@ class Metadata:
         """Write a new head, and a row with it; false: the store had moved, `stream` is fresh now."""
         key = records.head_key(stream.id)
         compares = {key: stream.version}
-        puts = {key: records.encode(HeadRecord(head, open_leader))}
+        superseded = _superseded(stream, head, row)
+        puts = {key: records.encode(HeadRecord(head, open_leader, superseded))}
         rows = stream.rows
         if row is not None:
             row_key = records.row_key(stream.id, row.id)
@@ -227,6 +229,7 @@ class Metadata:
             await self.reload(stream)
             return False
         self.table.update(stream, self.table.slim_head(head), open_leader, version, rows)
+        stream.superseded = superseded
         return True
 
     async def reload(self, stream: Stream) -> None:
@@ -243,6 +246,7 @@ class Metadata:
         ]
         head = self.table.slim_head(record.head)
         self.table.update(stream, head, record.open_leader, found.version, _in_order(rows))
+        stream.superseded = record.superseded
 
     async def delete(self, stream: Stream, head: StreamHead, holders: Sequence[str]) -> bool:
         """Replace a stream by its tombstone, and free its name; false as for `change`."""
@@ -268,7 +272,7 @@ class Metadata:
     async def forget_rows(self, stream: Stream, rows: Sequence[SealedSegment]) -> bool:
         """Drop rows that are truncated away everywhere; false as for `change`."""
         key = records.head_key(stream.id)
-        record = records.encode(HeadRecord(stream.head, stream.open_leader))
+        record = records.encode(HeadRecord(stream.head, stream.open_leader, stream.superseded))
         dropped = {row.id for row in rows}
         version = await self.commit(
             {key: stream.version},
@@ -356,6 +360,15 @@ class Metadata:
                 return
             found = await self.get(records.WANTED)
             self._wanted_version = found.version if found is not None else ABSENT
+
+
+def _superseded(
+    stream: Stream, after: StreamHead, row: SealedSegment | None
+) -> tuple[SegmentId, ...]:
+    before = stream.head.open
+    if before is None or row is not None or (after.open and after.open.id == before.id):
+        return stream.superseded
+    return (*stream.superseded, before.id)[-SUPERSEDED_MAX:]
 
 
 def _in_order(rows: list[SealedSegment]) -> tuple[SealedSegment, ...]:

@@ -43,6 +43,11 @@ class HeadRecord(msgspec.Struct, frozen=True, array_like=True):
     head: StreamHead
     open_leader: str = ""
     """Name of the peer that led the epoch of the open segment, for its row."""
+    superseded: tuple[SegmentId, ...] = ()
+    """The last segments that ended where they began, and left no row.
+
+    What they held is carried over; a member that nobody heard then may know some of it as committed.
+    """
 
 
 class Tombstone(msgspec.Struct, frozen=True, array_like=True):

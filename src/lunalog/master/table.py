@@ -34,13 +34,17 @@ T = TypeVar("T")
 class Stream:
     """One stream: what is durable of it, and who follows it now."""
 
-    __slots__ = ("campaign", "head", "lost", "open_leader", "rows", "version", "watchers")
+    __slots__ = (
+        "campaign", "head", "lost", "open_leader", "rows", "superseded", "version", "watchers",
+    )  # fmt: skip
 
     def __init__(
         self, head: StreamHead, open_leader: str, version: int, rows: tuple[SealedSegment, ...]
     ) -> None:
         self.head = head
         self.open_leader = open_leader
+        self.superseded: tuple[SegmentId, ...] = ()
+        """See `HeadRecord`."""
         self.version = version
         """Of the head's key in the store."""
         self.rows = rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lunalog.core.replica import Replica
 from lunalog.errors import InvariantError, LunalogError
 from lunalog.storage.records import (
+    BaseRecord,
     CertificateRecord,
     ControlRecord,
     Damage,
@@ -47,6 +48,8 @@ def replay(replica: Replica, record: Record, damage: Damage | None) -> None:
             replica.held_until(stream, segment, (first, end), chain, committed)
         case UnknownRecord(stream, segment, first, end):
             replica.damaged(stream, segment, (first, end))
+        case BaseRecord(stream, segment, first, chain):
+            replica.based(stream, segment, (first, chain))
         case _:
             _replay_command(replica, record)
 
@@ -98,5 +101,7 @@ def snapshot(replica: Replica) -> list[ControlRecord]:
                 found.append(CertificateRecord(held.certificate))
             if held.committed:
                 found.append(MarkRecord(stream, held.id, held.committed))
+            if held.base is not None:
+                found.append(BaseRecord(stream, held.id, *held.base))
             found += [UnknownRecord(stream, held.id, *span) for span in held.unknown]
     return found

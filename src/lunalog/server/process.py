@@ -104,6 +104,7 @@ class JournalServer:
         self.reads = Reads(self)
         self.puller = Puller(self)
         self.registration = Registration(self, self._masters)
+        self.note_damage()
         await self.look_at_disk()
         address = (self.config.host, self.config.port)
         self._listener = await self.runtime.network.listen(
@@ -270,9 +271,10 @@ class JournalServer:
     # ------------------------------------------------------------------ numbers
 
     async def look_at_disk(self) -> None:
-        """Refresh what is known of free space."""
+        """Refresh what is known of the disk's space."""
         try:
             self.free_bytes = await self.runtime.offload(self.disk.free_bytes())
+            self.total_bytes = await self.runtime.offload(self.disk.total_bytes())
         except OSError as error:
             raise StorageError(f"cannot look at {self.disk.name}: {error}") from error
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from lunalog.core import chain as chains
 from lunalog.core.held import SegmentReplica
 from lunalog.errors import CorruptFrameError, LunalogError, UnknownDataError
-from lunalog.storage.records import FrameRecord
+from lunalog.storage.records import BaseRecord, FrameRecord, Record
 from lunalog.types import Chain, ServerAddress, StreamId
 from lunalog.wire import frames
 from lunalog.wire.codec import ReadStatus
@@ -122,11 +122,14 @@ class Puller:
             raise UnknownDataError(f"segment {held.id} was dropped meanwhile")
         if not server.replica.pulled(stream, held, before, head.first, head.count, head.crc):
             return False
-        record = FrameRecord(stream, held.id, held.committed, held.chain, head, frame)
+        records: list[Record] = []
+        if held.base is not None and held.base[0] == head.first:
+            records.append(BaseRecord(stream, held.id, *held.base))
+        records.append(FrameRecord(stream, held.id, held.committed, held.chain, head, frame))
         end = head.end
 
         def synced() -> None:
             held.durable = max(held.durable, min(end, held.end))
 
-        server.log.put([record], synced)
+        server.log.put(records, synced)
         return True

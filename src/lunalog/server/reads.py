@@ -9,12 +9,13 @@ Source: design.md section 6; R6, R12, R13, R18.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Final
 
 from lunalog import limits
-from lunalog.core.held import SegmentReplica, StreamReplica
+from lunalog.core.held import Base, SegmentReplica, StreamReplica
 from lunalog.errors import GoneError, LunalogError, NotOpenError, UnknownDataError
-from lunalog.types import NO_PROMISE, Sequence, StreamId
+from lunalog.types import NO_PROMISE, SegmentId, Sequence, StreamId
 from lunalog.wire.codec import FramesHead, ReadStatus
 from lunalog.wire.connection import Connection
 from lunalog.wire.frames import FrameHead
@@ -23,6 +24,7 @@ from lunalog.wire.messages import Read
 if TYPE_CHECKING:
     from lunalog.server.process import JournalServer
 
+logger = logging.getLogger("lunalog.server")
 DISK_READS_MAX: Final = 16
 """Reads of old data under way at once."""
 WAIT_MS_MAX: Final = 60_000
@@ -178,10 +180,27 @@ class Reads:
         """Return the chain before the frame at `first`."""
         if first == held.first:
             return held.start_chain
+        if held.base is not None and held.base[0] == first:
+            return held.base[1]
         found = await self._server.log.chain_at(stream, held.id, first)
         if found is None:
             raise UnknownDataError(f"the frame before {first} of segment {held.id} is damaged here")
         return found
+
+    async def base_at(self, stream: StreamId, segment: SegmentId, before: Sequence) -> Base | None:
+        """Find the frame that holds `before`, and the chain before it: what is kept begins there."""
+        held = self._server.replica.find(stream, segment)
+        if held is None or not held.first < before < held.durable:
+            return None
+        try:
+            found = await self._server.log.read(stream, segment, before, 1)
+            if not found:
+                return None
+            first = found[0][0].first
+            return first, await self.chain_before(stream, held, first)
+        except LunalogError as error:
+            logger.warning("no_base segment=%s before=%d: %s", segment, before, error)
+            return None
 
     def _reply(
         self,

@@ -25,21 +25,16 @@ from lunalog.errors import (
     WrongClusterError,
 )
 from lunalog.runtime import Address
+from lunalog.server.commands import Commands
 from lunalog.storage import identity
-from lunalog.storage.records import DropRecord, PromiseRecord, TombstoneRecord, TrimRecord
 from lunalog.types import SegmentId, StreamId
 from lunalog.wire.connection import Connection, Handler, dial
 from lunalog.wire.messages import (
-    CertifyCommand,
-    Command,
-    DropSegment,
-    DropStream,
     Registered,
     RegisterServer,
     SegmentFact,
     ServerBeat,
     ServerBeatReply,
-    TrimCommand,
 )
 
 if TYPE_CHECKING:
@@ -64,9 +59,7 @@ class Registration:
         self._server = server
         self._masters = tuple(masters)
         self._changed: dict[Key, None] = {}
-        self._confirmed: dict[int, None] = {}
-        self._pending: dict[int, Key] = {}
-        """Certificates taken, not complete yet: their command is confirmed later (R21)."""
+        self._commands = Commands(server)
         self.left = asyncio.Event()
         self.registered = asyncio.Event()
 
@@ -75,12 +68,9 @@ class Registration:
         self._changed[stream, segment] = None
 
     def completed(self, stream: StreamId, segment: SegmentId) -> None:
-        """A replica is complete: its certificate's command is done."""
+        """A replica is complete: its certificate's order is done."""
         self.touched(stream, segment)
-        for number, key in list(self._pending.items()):
-            if key == (stream, segment):
-                del self._pending[number]
-                self._confirmed[number] = None
+        self._commands.completed(stream, segment)
 
     async def run(self) -> None:
         """Stay registered, for as long as the server lives."""
@@ -199,7 +189,7 @@ class Registration:
         keys = list(self._changed)[:FACTS_PER_BEAT]
         for key in keys:
             del self._changed[key]
-        confirmed = tuple(self._confirmed)
+        confirmed = tuple(self._commands.confirmed)
         beat = ServerBeat(
             server.identity.incarnation,
             server.identity.boot,
@@ -217,9 +207,9 @@ class Registration:
             self._changed.update(dict.fromkeys(keys))
             raise
         for number in confirmed:
-            self._confirmed.pop(number, None)
+            self._commands.confirmed.pop(number, None)
         for command in reply.commands:
-            self._carry_out(command)
+            self._commands.carry_out(command)
         if reply.is_leaving:
             logger.info("server_left name=%s", server.name)
             self.left.set()
@@ -232,97 +222,3 @@ class Registration:
         state = self._server.replica.streams.get(stream)
         epoch = state.synced_promise.epoch if state is not None else 0
         return SegmentFact(stream, segment, 0, 0, 0, 0, "dropped", epoch)
-
-    # ------------------------------------------------------------------ commands: R30
-
-    def _carry_out(self, command: Command) -> None:
-        try:
-            match command:
-                case CertifyCommand():
-                    self._certify(command)
-                case TrimCommand():
-                    self._trim(command)
-                case DropSegment():
-                    self._drop(command)
-                case DropStream():
-                    self._delete(command)
-        except LunalogError as error:
-            logger.warning("command_refused id=%d: %s", command.id, error)
-
-    def _done(self, number: int) -> None:
-        self._confirmed[number] = None
-
-    def _certify(self, command: CertifyCommand) -> None:
-        certificate = command.certificate
-        key = (certificate.stream, certificate.row.id)
-        self._pending[command.id] = key
-
-        def taken(is_complete: bool) -> None:
-            if is_complete and self._pending.pop(command.id, None) is not None:
-                self._done(command.id)
-
-        self._server.certify(certificate, command.sources, taken)
-
-    def _trim(self, command: TrimCommand) -> None:
-        server, stream = self._server, command.stream
-        before = list(server.replica.streams[stream].segments) if self._knows(stream) else []
-        if not server.replica.trim(stream, command.before, command.version):
-            self._done(command.id)
-            return
-
-        def synced() -> None:
-            for segment in before:
-                self.touched(stream, segment)
-                held = server.replica.find(stream, segment)
-                if held is None:
-                    server.log.forget(stream, segment)
-                else:
-                    server.log.forget(stream, segment, command.before)
-            self._done(command.id)
-
-        server.log.put([TrimRecord(stream, command.before, command.version)], synced)
-
-    def _knows(self, stream: StreamId) -> bool:
-        return stream in self._server.replica.streams
-
-    def _drop(self, command: DropSegment) -> None:
-        server, stream, segment = self._server, command.stream, command.segment
-        held = server.replica.find(stream, segment)
-        if not server.replica.drop(stream, segment, command.promise, command.version):
-            self._done(command.id)
-            return
-        if held is not None:
-            server.reads.wake(held)
-
-        def synced() -> None:
-            server.replica.promise_synced(stream, command.promise)
-            server.log.forget(stream, segment)
-            self.touched(stream, segment)
-            self._done(command.id)
-
-        server.log.put(
-            [
-                PromiseRecord(stream, command.promise),
-                DropRecord(stream, segment, command.promise, command.version),
-            ],
-            synced,
-        )
-
-    def _delete(self, command: DropStream) -> None:
-        server, stream = self._server, command.stream
-        state = server.replica.streams.get(stream)
-        segments = list(state.segments.values()) if state is not None else []
-        if not server.replica.delete(stream, command.promise):
-            self._done(command.id)
-            return
-        for held in segments:
-            server.reads.wake(held)
-
-        def synced() -> None:
-            server.replica.promise_synced(stream, command.promise)
-            server.log.forget(stream)
-            for held in segments:
-                self.touched(stream, held.id)
-            self._done(command.id)
-
-        server.log.put([TombstoneRecord(stream, command.promise)], synced)

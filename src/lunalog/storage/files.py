@@ -91,6 +91,10 @@ class Disk(Protocol):
         """Free space for this process on the file system."""
         ...
 
+    async def total_bytes(self) -> int:
+        """Size of the file system."""
+        ...
+
 
 IOV_MAX = 1024
 
@@ -204,3 +208,8 @@ class SystemDisk:
         """`statvfs`."""
         found = os.statvfs(self._path)
         return found.f_bavail * found.f_frsize
+
+    async def total_bytes(self) -> int:
+        """`statvfs`."""
+        found = os.statvfs(self._path)
+        return found.f_blocks * found.f_frsize

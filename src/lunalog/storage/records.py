@@ -117,6 +117,15 @@ class UnknownRecord(msgspec.Struct, frozen=True, array_like=True, tag=9):
     end: Sequence
 
 
+class BaseRecord(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """The first frame that is kept of a segment that was truncated in part, and the chain before it."""
+
+    stream: StreamId
+    segment: SegmentId
+    first: Sequence
+    chain: Chain
+
+
 ControlRecord = (
     OpenRecord
     | PromiseRecord
@@ -127,6 +136,7 @@ ControlRecord = (
     | MarkRecord
     | EndRecord
     | UnknownRecord
+    | BaseRecord
 )
 Record = FrameRecord | ControlRecord
 

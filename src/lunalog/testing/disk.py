@@ -128,6 +128,10 @@ class SimulatedDisk:
         """Capacity that is left."""
         return max(0, self.capacity_bytes - self.directory.used_bytes())
 
+    async def total_bytes(self) -> int:
+        """Capacity."""
+        return self.capacity_bytes
+
     # ------------------------------------------------------------ faults
 
     def crash(self, *, power: bool) -> int:

@@ -579,6 +579,27 @@ async def test_proof_that_the_metadata_went_back_makes_a_stream_read_only(
         await again.ask(roll)
 
 
+async def test_a_segment_that_was_carried_over_whole_proves_nothing(started: Any) -> None:
+    """R7, R25: only a member that no takeover heard knew that some of it was committed."""
+    client = await started.client()
+    server = started.quiet_server("s1")
+    await server.register()
+    members = (server.member, *[(await started.server(name)).member for name in ("s2", "s3")])
+    head = await client.create()
+    await client.stand(head.stream)
+    head = await client.led(head.stream)
+    head = (await client.ask(client.opens(head, members))).head
+    head = (await client.ask(client.opens(head, members, n=1))).head  # it left no row
+    await started.kill()
+    await started.start()
+    await server.register()
+    old = server.fact(head.stream, SegmentId(1, 0), end=7, committed=5, promise_epoch=1)
+    await server.beat(old)
+    await asyncio.sleep(0.01)
+    again = await started.client()
+    assert not any("read-only" in error for error in (await again.ask(GetHealth())).errors)
+
+
 async def test_a_stream_that_nobody_knows_is_never_dropped(started: Any) -> None:
     client = await started.client()
     server = started.quiet_server("s1")

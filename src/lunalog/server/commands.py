@@ -1,0 +1,155 @@
+"""What the master orders of a server: certificates, trims, drops, deletions.
+
+Each order decides at once and is confirmed when its record is synced, or, for a certificate, when the
+replica is complete.  A crash before leaves the order undone and unconfirmed: the master sends it again.
+
+Source: R21, R22, R30; design.md section 4.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from lunalog.errors import LunalogError
+from lunalog.storage.records import (
+    BaseRecord,
+    ControlRecord,
+    DropRecord,
+    PromiseRecord,
+    TombstoneRecord,
+    TrimRecord,
+)
+from lunalog.types import SegmentId, StreamId
+from lunalog.wire.messages import CertifyCommand, Command, DropSegment, DropStream, TrimCommand
+
+if TYPE_CHECKING:
+    from lunalog.server.process import JournalServer
+
+logger = logging.getLogger("lunalog.server")
+
+
+class Commands:
+    """The master's orders to one server.
+
+    Attributes:
+        confirmed: Numbers of those that are done, until the master has heard of it.
+    """
+
+    def __init__(self, server: JournalServer) -> None:
+        self._server = server
+        self.confirmed: dict[int, None] = {}
+        self._incomplete: dict[int, tuple[StreamId, SegmentId]] = {}
+        """Certificates taken whose replica is not complete yet (R21)."""
+        self._trimming: set[int] = set()
+
+    def carry_out(self, command: Command) -> None:
+        """Begin with an order; one that comes again changes nothing."""
+        try:
+            match command:
+                case CertifyCommand():
+                    self._certify(command)
+                case TrimCommand():
+                    self._trim(command)
+                case DropSegment():
+                    self._drop(command)
+                case DropStream():
+                    self._delete(command)
+        except LunalogError as error:
+            logger.warning("command_refused id=%d: %s", command.id, error)
+
+    def completed(self, stream: StreamId, segment: SegmentId) -> None:
+        """A replica is complete: its certificate's order is done."""
+        for number, key in list(self._incomplete.items()):
+            if key == (stream, segment):
+                del self._incomplete[number]
+                self.confirmed[number] = None
+
+    def _known(self, number: int) -> None:
+        """Confirm an order that was carried out before, once that is durable."""
+        self._server.log.put([], lambda: self.confirmed.setdefault(number))
+
+    # ------------------------------------------------------------------ each order
+
+    def _certify(self, command: CertifyCommand) -> None:
+        certificate = command.certificate
+        self._incomplete[command.id] = (certificate.stream, certificate.row.id)
+
+        def taken(is_complete: bool) -> None:
+            if is_complete and self._incomplete.pop(command.id, None) is not None:
+                self.confirmed[command.id] = None
+
+        self._server.certify(certificate, command.sources, taken)
+
+    def _trim(self, command: TrimCommand) -> None:
+        if command.id in self._trimming:
+            return
+        server = self._server
+        state = server.replica.streams.get(command.stream)
+        segments = list(state.segments) if state is not None else []
+        if not server.replica.trim(command.stream, command.before, command.version):
+            self._known(command.id)
+            return
+        self._trimming.add(command.id)
+        _ = server.tasks.start(self._forget_below(command, segments), f"trim-{command.id}")
+
+    async def _forget_below(self, command: TrimCommand, segments: list[SegmentId]) -> None:
+        server, stream, before = self._server, command.stream, command.before
+        records: list[ControlRecord] = [TrimRecord(stream, before, command.version)]
+        for segment in segments:
+            base = await server.reads.base_at(stream, segment, before)
+            if base is not None:
+                server.replica.based(stream, segment, base)
+                records.append(BaseRecord(stream, segment, *base))
+
+        def synced() -> None:
+            for segment in segments:
+                server.touched(stream, segment)
+                is_held = server.replica.find(stream, segment) is not None
+                server.log.forget(stream, segment, before if is_held else None)
+            self._trimming.discard(command.id)
+            self.confirmed[command.id] = None
+
+        server.log.put([*records], synced)
+
+    def _drop(self, command: DropSegment) -> None:
+        server, stream, segment = self._server, command.stream, command.segment
+        held = server.replica.find(stream, segment)
+        if not server.replica.drop(stream, segment, command.promise, command.version):
+            self._known(command.id)
+            return
+        if held is not None:
+            server.reads.wake(held)
+
+        def synced() -> None:
+            server.replica.promise_synced(stream, command.promise)
+            server.log.forget(stream, segment)
+            server.touched(stream, segment)
+            self.confirmed[command.id] = None
+
+        server.log.put(
+            [
+                PromiseRecord(stream, command.promise),
+                DropRecord(stream, segment, command.promise, command.version),
+            ],
+            synced,
+        )
+
+    def _delete(self, command: DropStream) -> None:
+        server, stream = self._server, command.stream
+        state = server.replica.streams.get(stream)
+        segments = list(state.segments.values()) if state is not None else []
+        if not server.replica.delete(stream, command.promise):
+            self._known(command.id)
+            return
+        for held in segments:
+            server.reads.wake(held)
+
+        def synced() -> None:
+            server.replica.promise_synced(stream, command.promise)
+            server.log.forget(stream)
+            for held in segments:
+                server.touched(stream, held.id)
+            self.confirmed[command.id] = None
+
+        server.log.put([TombstoneRecord(stream, command.promise)], synced)
