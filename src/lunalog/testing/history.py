@@ -53,8 +53,6 @@ class ReaderSession:
     name: str
     start: Sequence
     deliveries: list[Delivery] = field(default_factory=list)
-    committed: list[Sequence] = field(default_factory=list)
-    """What it was told of the committed sequence, in order."""
 
 
 @dataclass(slots=True)

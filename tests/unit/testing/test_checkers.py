@@ -66,7 +66,7 @@ def good() -> History:
             Append(b"c", "bob", BOB, 2, 11.0, "acked", 2, 12.0),
             Append(b"y", "ann", ANN, 1, 13.0, "refused"),
         ],
-        readers=[ReaderSession("r", 0, list(log), [2, 3])],
+        readers=[ReaderSession("r", 0, list(log))],
         linear_reads=[LinearRead("r", 4.5, 5.0, 2), LinearRead("r", 12.5, 13.0, 3)],
         heads=[HeadChange(0.5, head(2, 1, ANN, 0)), HeadChange(10.0, head(3, 2, BOB, 2))],
         rows=[RowChange(10.0, STREAM, row)],
@@ -165,7 +165,7 @@ def acked_bytes_lost(h: History) -> None:
 
 
 def told_less(h: History) -> None:
-    h.readers[0].committed.append(1)
+    h.linear_reads.append(LinearRead(h.linear_reads[0].peer, 14.0, 15.0, 0))
 
 
 def replica_knows_too_much(h: History) -> None:
