@@ -90,11 +90,9 @@ class Boot:
             contents = await self._without_checkpoint(numbers, highest)
         self._may_have_lost = contents.may_have_lost
         replayed = await self._replay(contents, numbers, is_known=bool(contents.current))
-        if is_new or (highest == 0 and numbers == [1] and replayed.records == 0):
-            self._may_have_lost = (
-                False  # the very first start, or one that ended before its checkpoint
-            )
-        if is_new or (highest == 0 and replayed.records == 0):
+        was_never_used = highest == 0 and 1 in numbers and replayed.records == 0
+        if is_new or was_never_used:  # the first starts, until one comes to its checkpoint
+            self._may_have_lost = False
             self._damage.clear()
         last = max([*numbers, contents.current, replayed.end.extent])
         wal = await self._take_over(replayed, last + 1)

@@ -158,12 +158,26 @@ class Replay:
 
     def _limit(self, i: int) -> int | None:
         """Where the log left this extent, if the next one says so."""
-        if i + 1 == len(self._readers):
-            return None
-        opening = self._openings.get(self._readers[i + 1].number)
+        opening = self._opening(i + 1)
         if opening is None or opening.previous.extent != self._readers[i].number:
             return None
         return opening.previous.offset
+
+    def _opening(self, i: int) -> BatchHead | None:
+        return self._openings.get(self._readers[i].number) if i < len(self._readers) else None
+
+    def _is_left(self, i: int) -> bool:
+        """Whether the next extent carries all that comes behind the last batch read.
+
+        It does not say so by place when the extent between was itself a takeover, and lost to a power
+        cut before it was synced; the hash of the batch before tells it.
+        """
+        opening = self._opening(i + 1)
+        return (
+            opening is not None
+            and bool(opening.flags & Flags.TAKEOVER)
+            and opening.before == self._before
+        )
 
     # ------------------------------------------------------------ reading
 
@@ -173,7 +187,7 @@ class Replay:
         offset = 0
         is_last = False
         stop = reader.size if limit is None else limit
-        while not is_last and offset < stop:
+        while not is_last and offset < stop and not (limit is None and self._is_left(i)):
             head = await reader.head(offset)
             if head is not None and self._follows(head):
                 body = await reader.body(head)
@@ -347,14 +361,13 @@ class Replay:
     ) -> None:
         has_next = i + 1 < len(self._readers)
         if is_last and not has_next:
-            self._lose(name_of(reader.number + 1), 0, 0, "file is lost")
-            self._before = None
-        elif has_next and limit is None and reader.number + 1 != self._readers[i + 1].number:
-            opening = self._openings.get(self._readers[i + 1].number)
-            if opening is not None:
+            if reader.number + 1 not in self._blank:  # else a crash came before its first batch
+                self._lose(name_of(reader.number + 1), 0, 0, "file is lost")
+                self._before = None
+        elif has_next and limit is None and not self._is_left(i):
+            opening = self._opening(i + 1)
+            if opening is not None and reader.number + 1 != opening.extent:
                 self._lose(name_of(opening.previous.extent), 0, 0, "file is lost")
-            self._before = None
-        elif has_next and limit is None:
             self._before = None
         elif (
             not has_next and offset == reader.size and self._floor > Position(reader.number, offset)
