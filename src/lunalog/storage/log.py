@@ -334,6 +334,7 @@ class Log:
         wal = self._wal
         try:
             wal.next = await extents.create(self._disk, number, self._config.extent_bytes)
+            await wal.check_space()
         except OSError as error:
             if not extents.is_full_error(error):
                 raise
