@@ -1,0 +1,371 @@
+"""Wrong bits: each is noticed, none is served, and a torn end is not taken for one (R17, R18).
+
+After any single damage to what was durable, all that was told is there, or said to be unknown, or the
+log says that it may have lost something, so that the server's incarnation ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.unit.storage import conftest
+from tests.unit.storage.conftest import (
+    CONFIG,
+    OTHER,
+    SEGMENT,
+    STREAM,
+    Key,
+    LogWorld,
+    Owner,
+    build_frame,
+    essence,
+    fill,
+)
+
+from lunalog.errors import LunalogError, StorageError, UnknownDataError
+from lunalog.storage.format import BATCH_HEAD_BYTES, RECORD_HEAD_BYTES
+from lunalog.testing.simulation import Simulation
+from lunalog.types import NO_PROMISE, SegmentId
+from lunalog.wire import frames
+
+SMALL = replace(CONFIG, extent_bytes=4 << 10)
+
+
+@pytest.fixture
+def world() -> Iterator[LogWorld]:
+    with Simulation(1) as simulation:
+        yield LogWorld(simulation, SMALL)
+
+
+async def check_or_unknown(owner: Owner) -> None:
+    """As `Owner.check`, but for what the log says it may have lost."""
+    memory, replica = owner.memory, owner.replica
+    if not owner.log.may_have_lost:
+        for stream, promise in memory.promises.items():
+            assert replica.streams[stream].promise >= promise
+        for key, certificate in memory.certificates.items():
+            held = replica.find(*key)
+            assert held is not None
+            assert held.certificate == certificate
+    for key, end in memory.ends.items():
+        held = replica.find(*key)
+        if held is None or held.durable < end:
+            assert owner.log.may_have_lost, f"{key} lost {end} in silence"
+    for key in memory.ends:
+        await read_all(owner, key)
+
+
+async def read_all(owner: Owner, key: Key) -> set[int]:
+    """Read every frame, each from its own beginning; those that are unknown."""
+    held = owner.replica.find(*key)
+    unknown = set()
+    for first, frame in sorted(owner.memory.frames[key].items()):
+        try:
+            found = await owner.log.read(*key, first, 1)
+        except UnknownDataError:
+            unknown.add(first)
+            continue
+        if not found:
+            assert held is None or owner.log.may_have_lost
+            continue
+        assert [data for _, data in found] == [frame]
+    return unknown
+
+
+def store_of(world: LogWorld) -> Any:
+    """A directory with full extents, sidecars, two checkpoints and a tail, all attested."""
+
+    async def story(owner: Owner) -> None:
+        held = await fill(owner, 6, size=200)
+        for _ in range(4):
+            owner.append(held, size=300)
+            await owner.log.flush()
+        owner.certify(held)
+        owner.promise(OTHER, 5)
+        second = owner.open_segment(STREAM, SegmentId(1, 1), held.end, held.chain)
+        for _ in range(8):
+            owner.append(second, size=300)
+            await owner.log.flush()
+        await asyncio.sleep(0.2)
+        owner.append(owner.open_segment(OTHER, SegmentId(5, 0)), OTHER)
+        await owner.log.flush()
+        await asyncio.sleep(0.2)
+
+    world.live(story, close=False)
+    world.node.crash(power=True)
+    return world.disk.snapshot()
+
+
+def places(world: LogWorld, stride: int) -> list[tuple[str, int]]:
+    """Offsets of all files up to where they hold anything, every `stride`-th."""
+    found = []
+    for name, inode in sorted(world.disk.directory.names.items()):
+        size = len(inode.durable.read(0, inode.durable.size).rstrip(b"\0"))
+        found += [(name, offset) for offset in range(0, size, stride)]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", range(4))
+def test_no_flipped_bit_is_served_or_forgets_anything(world: LogWorld, phase: int) -> None:
+    image = store_of(world)
+    before = essence(world.owner.replica)
+    world.live(check_or_unknown)
+    assert essence(world.owner.replica) == before
+    seen: dict[str, int] = {"damage": 0, "same": 0, "lost": 0}
+    world.disk.restore(image)
+    found = places(world, 19)[phase::4]
+    for number, (name, offset) in enumerate(found):
+        world.disk.restore(image)
+        world.disk.flip(name, offset, 1 << (number + phase) % 8)
+        world.live(check_or_unknown)
+        if world.node.failure is not None:
+            assert isinstance(world.node.failure, StorageError)
+            continue
+        log = world.owner.log
+        same = essence(world.owner.replica) == before
+        assert same or log.damage, f"{name} at {offset}"
+        seen["damage"] += bool(log.damage)
+        seen["same"] += same
+        seen["lost"] += log.may_have_lost
+    assert seen["damage"] > len(found) // 3
+    assert seen["same"] > len(found) // 8
+    assert seen["lost"] > 0
+
+
+@pytest.mark.slow
+def test_a_flipped_bit_found_by_a_read_is_reported(world: LogWorld) -> None:
+    """The extents are full, so the start does not read them again."""
+    image = store_of(world)
+    flips = 0
+    name = "extent-0000000001.wal"
+    for offset in range(200, 3000, 60):
+        world.disk.restore(image)
+
+        async def story(owner: Owner, offset: int = offset) -> bool:
+            assert owner.log.damage == []
+            world.disk.flip(name, offset)
+            unknown = await read_all(owner, (STREAM, SEGMENT))
+            if unknown:
+                assert [d.first for d in owner.log.damage] == sorted(unknown)
+                assert {d.file for d in owner.log.damage} == {name}
+            return bool(unknown)
+
+        flips += world.live(story)
+    assert flips > 20
+
+
+@pytest.mark.parametrize("kind", ["sidecar", "sidecar lost", "checkpoint", "checkpoint lost"])
+def test_one_bad_file_beside_the_extents_loses_nothing(world: LogWorld, kind: str) -> None:
+    store_of(world)
+    before = essence(world.owner.replica)
+    names = sorted(world.disk.directory.names)
+    name = max(n for n in names if ("index" if "sidecar" in kind else "checkpoint") in n)
+    if "lost" in kind:
+        world.disk.lose(name)
+    else:
+        world.disk.flip(name, 50)
+    world.live(lambda owner: owner.check())
+    assert essence(world.owner.replica) == before
+    assert not world.owner.log.may_have_lost
+    world.restart(power=True)
+
+
+@pytest.mark.parametrize("which", ["first", "middle", "current"])
+def test_a_lost_extent_is_unknown_data_or_a_lost_promise(world: LogWorld, which: str) -> None:
+    store_of(world)
+    extents = [n for n in sorted(world.disk.directory.names) if n.endswith(".wal")]
+    written = [n for n in extents if world.disk.directory.find(n).durable.read(0, 4) == b"LLB1"]
+    world.disk.lose({"first": written[0], "middle": written[1], "current": written[-1]}[which])
+    world.live(check_or_unknown)
+    log = world.owner.log
+    assert [d.what for d in log.damage].count("file is lost") >= 1
+    assert log.may_have_lost == (which == "current")
+
+
+def test_both_checkpoints_lost_is_a_lost_promise_and_no_lost_frame(world: LogWorld) -> None:
+    """What still lies in extents is a witness."""
+    store_of(world)
+    for name in [n for n in world.disk.directory.names if n.startswith("checkpoint")]:
+        world.disk.flip(name, 10)
+
+    async def story(owner: Owner) -> None:
+        await check_or_unknown(owner)
+        assert owner.log.may_have_lost
+        for key in owner.memory.ends:
+            assert await read_all(owner, key) == set()
+
+    world.live(story)
+    assert world.node.failure is None
+
+
+def test_what_was_lost_is_remembered_until_it_is_answered_for(world: LogWorld) -> None:
+    """R18: a crash before the new incarnation is durable must not hide the loss."""
+    store_of(world)
+    for name in [n for n in world.disk.directory.names if n.startswith("checkpoint")]:
+        world.disk.flip(name, 10)
+    for _ in range(2):
+        world.live(check_or_unknown, close=False)
+        assert world.owner.log.may_have_lost
+        world.node.crash(power=True)
+
+    async def accept(owner: Owner) -> None:
+        await owner.log.accept_loss()
+        assert not owner.log.may_have_lost
+        world.node.crash(power=True)
+        await asyncio.sleep(10)
+
+    world.live(accept)
+    world.live(check_or_unknown_frames)
+    assert not world.owner.log.may_have_lost
+
+
+async def check_or_unknown_frames(owner: Owner) -> None:
+    for key in owner.memory.ends:
+        assert await read_all(owner, key) == set()
+
+
+# ------------------------------------------------------------ the end of the log
+
+
+def tail_of(world: LogWorld) -> tuple[str, int, int]:
+    """File and first byte of the last batch with a frame in it, and the end of that frame."""
+    name = max(
+        n
+        for n, inode in world.disk.directory.names.items()
+        if n.endswith(".wal") and inode.durable.read(0, 4) == b"LLB1"
+    )
+    data = world.disk.directory.find(name).cached.read(0, 1 << 20)
+    start = data.rfind(b"LLB1", 0, data.rfind(b"LLF1"))
+    return name, start, data.rfind(b"LLF1") + len(build_frame(STREAM, 3))
+
+
+@pytest.mark.parametrize("attested", [False, True])
+@pytest.mark.parametrize("at", [4, BATCH_HEAD_BYTES + 5, BATCH_HEAD_BYTES + RECORD_HEAD_BYTES + 70])
+def test_bad_bytes_at_the_end_are_torn_unless_something_later_attests_them(
+    attested: bool, at: int
+) -> None:
+    """D6: once the idle batch is down, the last record is no tail any more."""
+    with Simulation(1) as simulation:
+        world = LogWorld(simulation)
+
+        async def story(owner: Owner) -> None:
+            await fill(owner, 3)
+            await asyncio.sleep(0.2)
+            held = owner.replica.find(STREAM, SEGMENT)
+            assert held is not None
+            owner.append(held)
+            await owner.log.flush()
+            if attested:
+                await asyncio.sleep(0.2)
+
+        world.live(story, close=False)
+        world.node.crash(power=True)
+        name, start, _ = tail_of(world)
+        world.disk.flip(name, start + at)
+        world.live(check_or_unknown if attested else check_frames)
+        held = world.owner.replica.find(STREAM, SEGMENT)
+        assert held is not None
+        log = world.owner.log
+        if not attested:  # a few milliseconds old: a lost disk's worth, and no more (R17)
+            assert (held.end, held.unknown, log.damage) == (3, (), [])
+            assert not log.may_have_lost
+        else:
+            assert log.damage
+            assert log.may_have_lost or held.unknown == ((3, 4),)
+
+
+async def check_frames(owner: Owner) -> None:
+    for first in range(3):
+        found = await owner.log.read(STREAM, SEGMENT, first, 1)
+        assert [data for _, data in found] == [owner.memory.frames[STREAM, SEGMENT][first]]
+
+
+@pytest.mark.parametrize("cut", range(0, 600, 37))
+def test_a_cut_off_end_is_forgotten_and_written_again(cut: int) -> None:
+    """A record cut anywhere in a batch that was never synced goes as a whole, and another follows."""
+    with Simulation(cut) as simulation:
+        world = LogWorld(simulation)
+
+        async def story(owner: Owner) -> None:
+            held = await fill(owner, 3)
+            world.disk.faults.tear_rate = 0.0
+            world.disk.faults.trap(1, world.node.crash, "write")
+            owner.append(held)
+            await asyncio.sleep(10)
+
+        world.live(story)
+        name, start, end = tail_of(world)
+        size = world.disk.directory.find(name).cached.size
+        world.disk.overwrite(name, start + cut, bytes(size - start - cut))
+
+        async def again(owner: Owner) -> None:
+            held = owner.replica.find(STREAM, SEGMENT)
+            assert held is not None
+            assert held.end == (3 if start + cut < end else 4)
+            assert owner.log.damage == []
+            while held.end < 6:
+                owner.append(held)
+            await owner.log.flush()
+            await owner.check()
+
+        world.live(again)
+        assert not world.owner.log.may_have_lost
+        world.restart(power=True)
+
+
+def test_bytes_of_another_log_or_place_are_never_taken(world: LogWorld) -> None:
+    """D7: a misdirected write of whole, valid batches."""
+    image = store_of(world)
+    extents = [n for n in sorted(world.disk.directory.names) if n.endswith(".wal")]
+    first = world.disk.directory.find(extents[0]).durable.read(0, 4096)
+    for target in extents:
+        for at in (0, 512, 1024):
+            world.disk.restore(image)
+            world.disk.overwrite(target, at, first[1024:1536])
+            world.live(check_or_unknown)
+            assert world.node.failure is None
+
+
+def test_a_payload_that_looks_like_a_log_is_only_payload(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client stores the bytes of a log in its events."""
+    with Simulation(1) as simulation:
+        world = LogWorld(simulation, replace(CONFIG, extent_bytes=64 << 10))
+
+        async def story(owner: Owner) -> None:
+            await fill(owner, 3)
+            name = "extent-0000000001.wal"
+            bytes_of_log = world.disk.directory.find(name).durable.read(0, 4096)
+            held = owner.replica.find(STREAM, SEGMENT)
+            assert held is not None
+            monkeypatch.setattr(
+                conftest,
+                "build_frame",
+                lambda stream, first, *_: frames.build(stream, first, 1, 0, [bytes_of_log]),
+            )
+            owner.append(held)
+            owner.append(held)
+            await owner.log.flush()
+
+        world.live(story, close=False)
+        world.restart(power=True)
+        assert world.owner.log.damage == []
+
+
+def test_a_disk_that_cannot_be_read_at_the_end_is_not_cut(world: LogWorld) -> None:
+    """What the disk would not give may be what was acknowledged: start again, or be replaced."""
+    store_of(world)
+    world.disk.faults.fail_call(1, errno.EIO, "read", times=500)
+    world.live(check_or_unknown)
+    failure = world.node.failure
+    assert failure is None or isinstance(failure, LunalogError)
+    world.disk.faults.heal()
+    world.node.crash()
+    if failure is not None:
+        world.restart()
+        assert world.owner.replica.streams[OTHER].promise != NO_PROMISE
