@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from lunalog.errors import InvariantError, LunalogError
 
@@ -319,8 +319,19 @@ class SystemRuntime:
         return ThreadWorker(thread)
 
     async def offload(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a disk coroutine on a pool thread."""
-        return await asyncio.get_running_loop().run_in_executor(None, drive, work)
+        """Run a disk coroutine on a pool thread; cancelled before a thread is free, it never begins."""
+        once = threading.Lock()
+
+        def begin() -> T | None:
+            return drive(work) if once.acquire(blocking=False) else None
+
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(None, begin)
+        except asyncio.CancelledError:
+            if once.acquire(blocking=False):
+                work.close()
+            raise
+        return cast(T, found)
 
     def fail(self, error: BaseException) -> None:
         """Log and end the process; buffers of the standard streams are flushed, nothing else."""

@@ -1,7 +1,9 @@
 """The system's side of the seam: threads, mailboxes, TCP, and tasks that never fail in silence."""
 
 import asyncio
+import inspect
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -86,6 +88,26 @@ async def test_a_worker_that_fails_fails_the_node():
 
     await runtime.start_worker("test", main).join()
     assert [str(error) for error in runtime.failed] == ["bug"]
+
+
+async def test_offloaded_work_that_is_cancelled_in_the_queue_never_begins():
+    begun, release = [], threading.Event()
+
+    async def work():
+        begun.append(True)
+
+    with ThreadPoolExecutor(1) as pool:
+        asyncio.get_running_loop().set_default_executor(pool)
+        pool.submit(release.wait)
+        waiting = work()
+        task = asyncio.create_task(SystemRuntime().offload(waiting))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        release.set()
+    assert task.cancelled()
+    assert begun == []
+    assert inspect.getcoroutinestate(waiting) == inspect.CORO_CLOSED
 
 
 async def test_offload_returns_from_another_thread():
