@@ -88,7 +88,7 @@ def test_the_runner_sums_up_and_fails_for_a_violation(
         found = ["I2: gone"] if seed == 3 else []
         return ScheduleResult(seed, acks=60, elections=2, faults={"kill": 12}, violations=found)
 
-    monkeypatch.setattr(sim, "run_schedule", broken)
+    monkeypatch.setattr(sim, "run_all", lambda seeds, jobs: map(broken, seeds))
     assert sim.main(["--seeds", "3", "--jobs", "1"]) == 0
     assert "3 schedules, 36 faults, 6 elections, 180 acks" in capsys.readouterr().out
     assert sim.main(["--seeds", "5", "--jobs", "1"]) == 1
@@ -103,6 +103,6 @@ def test_a_blind_workload_fails(
     def idle(seed: int) -> ScheduleResult:
         return ScheduleResult(seed, acks=1, elections=1, faults={"kill": 12}, checked={"I1": 0})
 
-    monkeypatch.setattr(sim, "run_schedule", idle)
+    monkeypatch.setattr(sim, "run_all", lambda seeds, jobs: map(idle, seeds))
     assert sim.main(["--seeds", "50", "--jobs", "1"]) == 1
     assert "BLIND: too little of I1, acks (1.0 a schedule, 50 wanted)" in capsys.readouterr().out

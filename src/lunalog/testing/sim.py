@@ -17,18 +17,16 @@ from collections.abc import Iterator
 
 from lunalog.testing.schedule import ScheduleResult, run_schedule
 
+SCHEDULES_PER_PROCESS = 50
+"""What dead processes of a run leave behind is only given back with the process that ran it."""
 LEAST_ACKS, LEAST_FAULTS, LEAST_ELECTIONS = 50, 10, 1
 """What schedules must reach on average, or they prove little."""
 
 
 def run_all(seeds: range, jobs: int) -> Iterator[ScheduleResult]:
     """Yield results as they come, in order of seed."""
-    if jobs == 1 or len(seeds) == 1:
-        hush()
-        yield from map(run_schedule, seeds)
-        return
     context = multiprocessing.get_context("spawn")
-    with context.Pool(jobs, hush, maxtasksperchild=200) as pool:
+    with context.Pool(jobs, hush, maxtasksperchild=SCHEDULES_PER_PROCESS) as pool:
         yield from pool.imap(run_schedule, seeds, chunksize=1)
 
 
