@@ -306,7 +306,8 @@ class Fetcher:
             self._choice.failed(name, now)
             if isinstance(answer, PeerError):
                 logger.warning(
-                    "replica_damaged server=%s segment=%s: %s", name, place.segment, answer
+                    "replica_damaged",
+                    extra={"server": name, "segment": str(place.segment), "why": str(answer)},
                 )
             if isinstance(answer, GoneError | NotOpenError | SealedError):
                 return _Retry(look=True)

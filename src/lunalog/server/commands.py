@@ -56,7 +56,7 @@ class Commands:
                 case DropStream():
                     self._delete(command)
         except LunalogError as error:
-            logger.warning("command_refused id=%d: %s", command.id, error)
+            logger.warning("command_refused", extra={"id": command.id, "why": str(error)})
 
     def completed(self, stream: StreamId, segment: SegmentId) -> None:
         """A replica is complete: its certificate's order is done."""

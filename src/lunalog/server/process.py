@@ -261,7 +261,7 @@ class JournalServer:
     def note_damage(self) -> None:
         """A read found damage: from now on that range is unknown (R18)."""
         for damage in self.log.damage[self._damage_seen :]:
-            logger.error("record_damaged file=%s offset=%d", damage.file, damage.offset)
+            logger.error("record_damaged", extra={"file": damage.file, "offset": damage.offset})
             if damage.stream is not None and damage.segment is not None:
                 span = (damage.first, damage.last)
                 self.replica.damaged(damage.stream, damage.segment, span)

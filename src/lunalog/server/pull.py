@@ -61,7 +61,12 @@ class Puller:
                         await self._pull_from(stream, held, source)
                     except LunalogError as error:
                         logger.info(
-                            "pull_failed segment=%s source=%s: %s", held.id, source.member, error
+                            "pull_failed",
+                            extra={
+                                "segment": str(held.id),
+                                "source": str(source.member),
+                                "why": str(error),
+                            },
                         )
         finally:
             self._under_way.discard(held)

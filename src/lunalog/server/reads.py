@@ -199,7 +199,9 @@ class Reads:
             first = found[0][0].first
             return first, await self.chain_before(stream, held, first)
         except LunalogError as error:
-            logger.warning("no_base segment=%s before=%d: %s", segment, before, error)
+            logger.warning(
+                "no_base", extra={"segment": str(segment), "before": before, "why": str(error)}
+            )
             return None
 
     def _reply(

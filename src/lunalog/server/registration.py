@@ -60,6 +60,7 @@ class Registration:
         self._masters = tuple(masters)
         self._changed: dict[Key, None] = {}
         self._commands = Commands(server)
+        self._told = ""
         self.left = asyncio.Event()
         self.registered = asyncio.Event()
 
@@ -92,7 +93,7 @@ class Registration:
                     f"the master at {address[0]}:{address[1]} refuses this server: {error}"
                 ) from error
             except LunalogError as error:
-                logger.info("master_unreachable: %s", error)
+                self._tell("master_unreachable", address, error)
             else:
                 try:
                     await self._serve(connection)
@@ -100,11 +101,17 @@ class Registration:
                 except FATAL:
                     raise
                 except LunalogError as error:
-                    logger.info("master_lost: %s", error)
+                    self._tell("master_lost", address, error)
                 finally:
                     connection.close()
             await asyncio.sleep(pause * (0.5 + self._server.runtime.random.random()))
             pause = min(2 * pause, REDIAL_S_MAX)
+
+    def _tell(self, event: str, master: Address, error: LunalogError) -> None:
+        """Log what keeps the server from its master; the same again is not worth a warning."""
+        level = logging.DEBUG if str(error) == self._told else logging.WARNING
+        self._told = str(error)
+        logger.log(level, event, extra={"master": f"{master[0]}:{master[1]}", "why": str(error)})
 
     # ------------------------------------------------------------------ registration
 
@@ -112,6 +119,11 @@ class Registration:
         registered = await self._register(connection)
         await self._adopt(registered)
         self.registered.set()
+        self._told = ""
+        logger.info(
+            "server_registered",
+            extra={"server": self._server.name, "incarnation": registered.incarnation},
+        )
         interval = min(registered.heartbeat_ms, self._server.config.heartbeat_ms) / 1000
         while not self.left.is_set():
             await self._beat(connection)
@@ -211,7 +223,7 @@ class Registration:
         for command in reply.commands:
             self._commands.carry_out(command)
         if reply.is_leaving:
-            logger.info("server_left name=%s", server.name)
+            logger.info("server_left", extra={"server": server.name})
             self.left.set()
         await server.look_at_disk()
 
