@@ -67,7 +67,8 @@ class Replica:
         found = self.streams.get(stream)
         return None if found is None else found.segments.get(segment)
 
-    def _check_incarnation(self, incarnation: int) -> None:
+    def check_incarnation(self, incarnation: int) -> None:
+        """Raise `WrongIncarnationError` unless this server lives under it (R3, R19)."""
         if incarnation != self.incarnation:
             raise WrongIncarnationError(
                 f"this server lives as incarnation {self.incarnation}, not {incarnation}",
@@ -109,7 +110,7 @@ class Replica:
 
         Returns (segment, whether it is new, whether the promise is raised): what must be recorded.
         """
-        self._check_incarnation(incarnation)
+        self.check_incarnation(incarnation)
         promise = Promise(segment.epoch, leader)
         known = self._known(stream)
         self._check(known, promise)
@@ -168,7 +169,7 @@ class Replica:
         incarnation: int,
     ) -> tuple[FenceState, bool]:
         """Promise, also for segments never seen (R5); true if the promise must be recorded."""
-        self._check_incarnation(incarnation)
+        self.check_incarnation(incarnation)
         known = self._known(stream)
         self._check(known, promise)
         held = known.segments.get(segment)
@@ -186,7 +187,7 @@ class Replica:
         self, stream: StreamId, segment: SegmentId, promise: Promise, incarnation: int
     ) -> None:
         """Raise unless `promise` is not fenced and the segment open here, not sealed (R14)."""
-        self._check_incarnation(incarnation)
+        self.check_incarnation(incarnation)
         state = self._known(stream)
         self._check(state, promise)
         held = state.segments.get(segment)
@@ -424,6 +425,7 @@ class Replica:
         held = self.find(stream, segment)
         if held is None:
             return
+        span = max(span[0], self.streams[stream].trimmed_before), span[1]
         if held.certificate is not None:
             span = span[0], min(span[1], held.certificate.row.end)
         if span[0] < span[1] and span not in held.unknown:

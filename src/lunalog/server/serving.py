@@ -57,7 +57,17 @@ if TYPE_CHECKING:
 class Slot:
     """A segment that one connection appends to."""
 
-    __slots__ = ("acked", "connection", "held", "is_due", "is_refused", "number", "state", "stream")
+    __slots__ = (
+        "acked",
+        "connection",
+        "held",
+        "incarnation",
+        "is_due",
+        "is_refused",
+        "number",
+        "state",
+        "stream",
+    )
 
     def __init__(
         self,
@@ -66,7 +76,9 @@ class Slot:
         stream: StreamId,
         state: StreamReplica,
         held: SegmentReplica,
+        incarnation: int,
     ) -> None:
+        self.incarnation = incarnation
         self.number = number
         self.connection = connection
         self.stream = stream
@@ -148,6 +160,7 @@ class ServerHandler(Handler):
         if head.stream != found.stream:
             raise CorruptFrameError("the frame belongs to another stream than its slot")
         try:
+            server.replica.check_incarnation(found.incarnation)
             if server.log.is_full:
                 raise DiskFullError("this server's disk is nearly full: it takes no appends")
             is_new = server.replica.append(found.state, held, head.first, head.count, head.crc)
@@ -201,7 +214,8 @@ class ServerHandler(Handler):
                 )
             )
         end, chain = held.end, held.chain
-        slot = Slot(message.slot, connection, stream, server.replica.streams[stream], held)
+        state = server.replica.streams[stream]
+        slot = Slot(message.slot, connection, stream, state, held, message.incarnation)
         self.slots[message.slot] = slot
         server.leaders.came(stream, connection)
 

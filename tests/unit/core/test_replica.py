@@ -289,6 +289,16 @@ def test_r18_damage_told_late_never_reaches_behind_a_certificate() -> None:
     assert (held.end, held.unknown, held.is_complete) == (103, ((102, 103),), False)
 
 
+def test_r18_damage_told_late_never_reaches_below_what_is_kept() -> None:
+    replica = make()
+    held = filled(replica)
+    replica.trim(STREAM, 103, 1)
+    replica.damaged(STREAM, SEGMENT, (101, 103))
+    assert held.unknown == ()
+    replica.damaged(STREAM, SEGMENT, (101, 104))
+    assert held.unknown == ((103, 104),)
+
+
 # ------------------------------------------------------------ R12, R13: what readers see
 
 
