@@ -83,6 +83,16 @@ def choose_file(name: str, folder: Path) -> Source:
     return Source.of(path, f"{library}/**/*.py")
 
 
+def milliseconds(seconds: float) -> str:
+    """Return a time as people read it."""
+    return f"{seconds * 1000:.0f} ms"
+
+
+def figure(name: str, value: float, text: str) -> str:
+    """Return a line of the result."""
+    return f"{name:20} {text if value else 'not measured: the file is too short'}"
+
+
 class Demo:
     """One run."""
 
@@ -157,7 +167,7 @@ class Demo:
 
     async def _kill_leader(self) -> None:
         engines = self.engines
-        await self.until(lambda: engines.acknowledged >= self.source.lines // 3)
+        await self.until(lambda: engines.acknowledged >= max(1, self.source.lines // 3))
         old = engines.leader
         if old is None:
             raise DemoError("nobody leads, a third through the file")
@@ -167,37 +177,40 @@ class Demo:
             f"(process {old.pid})"
         )
         leader = await self.until(lambda: engines.leader if engines.leader is not old else None)
-        engines.failover_s = await self.until(lambda: leader.first_ack) - old.last_ack
-        self.screen.say(
-            f"{leader.name} leads epoch {leader.epoch} and goes on at line {leader.goes_on_at:,}; "
-            f"first new ack {engines.failover_s * 1000:.0f} ms after the last one"
-        )
+        await self.until(lambda: leader.first_ack or leader.goes_on_at == self.source.lines)
+        says = f"{leader.name} leads epoch {leader.epoch} and goes on at line {leader.goes_on_at:,}"
+        if leader.first_ack and old.last_ack:
+            engines.failover_s = leader.first_ack - old.last_ack
+            says += f"; first new ack {milliseconds(engines.failover_s)} after the last one"
+        else:
+            says += ": there is nothing left to append, the file is too short for more"
+        self.screen.say(says)
         await engines.start(old.name, self.cluster)
         self.screen.say(f"{old.name} is back as a follower, and replays from 0")
 
     async def _kill_server(self, journal: SingleWriteJournal) -> None:
         engines = self.engines
         await self.until(lambda: engines.acknowledged >= self.source.lines * 2 // 3)
-        opened = (await journal.describe(STREAM)).head.open
-        if opened is None:
-            raise DemoError("no segment is open, two thirds through the file")
-        name = opened.members[0].server
+        found = await journal.describe(STREAM)
+        segment = found.head.open or found.rows[-1]
+        name = segment.members[0].server
         engines.watch_gap()
         pid = self.cluster.directory.kill(name)
         self._killed = name, pid
         self.screen.say(
             f"{engines.acknowledged:,} lines are acknowledged: kill -9 of journal server {name} "
-            f"(process {pid}), a replica of the open segment {opened.id}"
+            f"(process {pid}), a replica of the last segment {segment.id}"
         )
 
     async def _finish(self, journal: SingleWriteJournal) -> None:
         """Wait for the last ack, and until the orchestrator has three servers again."""
         engines = self.engines
         await self.until(lambda: engines.acknowledged >= self.source.lines)
-        self.screen.say(
-            f"all {self.source.lines:,} lines are acknowledged; longest pause between two acks "
-            f"since that kill: {engines.longest_gap_s * 1000:.0f} ms"
+        gap = engines.longest_gap_s
+        pause = (
+            f"; longest pause between two acks since that kill: {milliseconds(gap)}" if gap else ""
         )
+        self.screen.say(f"all {self.source.lines:,} lines are acknowledged{pause}")
         name, pid = self._killed
         while self.cluster.directory.members().get(name, pid) == pid:
             await asyncio.sleep(0.05)
@@ -214,11 +227,20 @@ class Demo:
         source, engines = self.source, self.engines
         committed = await journal.committed(STREAM)
         rate = engines.throughput()
+        failover, gap = engines.failover_s, engines.longest_gap_s
         rows = [
-            f"throughput           {rate:,.0f} lines/s, {rate * source.size / source.lines / 1e6:.1f} "
-            "MB/s while a leader appended, each fsynced on 2 of 3 servers before its ack",
-            f"fail-over of leader  {engines.failover_s * 1000:.0f} ms from last ack to first new ack",
-            f"death of a server    {engines.longest_gap_s * 1000:.0f} ms longest pause between acks",
+            figure(
+                "throughput",
+                rate,
+                f"{rate:,.0f} lines/s, {rate * source.size / source.lines / 1e6:.1f} MB/s while a "
+                "leader appended, each fsynced on 2 of 3 servers before its ack",
+            ),
+            figure(
+                "fail-over of leader",
+                failover,
+                f"{milliseconds(failover)} from last ack to first new ack",
+            ),
+            figure("death of a server", gap, f"{milliseconds(gap)} longest pause between acks"),
             f"{'file':9} {source.lines:>11,} lines   sha256 {source.sha256}",
         ]
         holds = committed == source.lines

@@ -60,6 +60,15 @@ def test_the_proof_holds(file, tmp_path):
     assert list(tmp_path.glob("lunalog-demo-*")) == []
 
 
+def test_a_file_that_is_over_before_the_first_kill_is_proven_too(file, tmp_path):
+    file.write_bytes(b"a\n\nlast line without an end")
+    child = start(file, tmp_path)
+    out, _ = child.communicate(timeout=60)
+    assert child.returncode == 0, out.decode()
+    assert out.count(b"equal (") == 3
+    assert b"not measured: the file is too short" in out
+
+
 MOMENTS = {
     "reading": b"lines (",
     "up": b"journal servers are up",
