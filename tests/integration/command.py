@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+CHILDREN: list[subprocess.Popen[bytes]] = []
+"""All that were started, so that a test that fails leaves none behind."""
 SOURCE = str(Path(__file__).parents[2] / "src")
 
 
@@ -40,7 +42,9 @@ class Command:
         """Start it with pipes."""
         pipes = {"stdin": -1, "stdout": -1, "stderr": -1, **more}
         env = environment(LUNALOG_URL=self.url) if self.url else environment()
-        return subprocess.Popen(self.arguments(*arguments), env=env, **pipes)
+        child = subprocess.Popen(self.arguments(*arguments), env=env, **pipes)
+        CHILDREN.append(child)
+        return child
 
     def run(self, *arguments: str, given: bytes = b"", timeout: float = 60) -> Done:
         """Run it to its end."""
