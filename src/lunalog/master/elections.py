@@ -38,7 +38,7 @@ APPLIED_MAX: Final = 100_000
 class Campaign:
     """Who would lead one stream, and what was asked about its next leader."""
 
-    __slots__ = ("candidates", "gave_up", "is_electing", "resigned", "target", "waiters")
+    __slots__ = ("asked", "candidates", "gave_up", "is_electing", "resigned", "target", "waiters")
 
     def __init__(self) -> None:
         self.candidates: dict[LeaderIncarnation, tuple[Peer, int, Connection]] = {}
@@ -47,6 +47,9 @@ class Campaign:
         self.resigned: tuple[LeaderIncarnation, float] | None = None
         """Who released the epoch last, and when."""
         self.target: str | None = None
+        """Who shall lead next, empty for anybody else; None: no transfer is under way."""
+        self.asked = 0
+        """The epoch whose leader is to go for that: whoever came since has won by the rules."""
         self.waiters: list[asyncio.Future[None]] = []
 
     @property
@@ -269,8 +272,10 @@ class Elections:
 
     def remind(self, stream: Stream) -> None:
         """Tell a leader that came back that somebody else shall lead, if that is so."""
-        if stream.campaign is not None and stream.campaign.target is not None:
-            self.tell_leader(stream, ResignWanted(stream.id, stream.head.epoch))
+        campaign = stream.campaign
+        if campaign is None or campaign.target is None or stream.head.epoch != campaign.asked:
+            return
+        self.tell_leader(stream, ResignWanted(stream.id, stream.head.epoch))
 
     async def transfer(self, stream: Stream, to: str, timeout_s: float) -> None:
         """Hand leadership over to the candidate `to` (empty: any other) and wait until it leads.
@@ -297,7 +302,7 @@ class Elections:
                 else f"nobody else stands for {head.name!r}; nothing was changed"
             )
         campaign = self._campaign(stream)
-        campaign.target = to
+        campaign.target, campaign.asked = to, head.epoch
         self.tell_leader(stream, ResignWanted(stream.id, head.epoch))
         self.consider(stream.id)
         try:

@@ -331,6 +331,29 @@ async def test_transfer_that_nobody_heeds_ends_in_a_deadline(started: Any) -> No
         await two.ask(Transfer(head.stream, "", 50))
 
 
+async def test_a_transfer_to_one_who_left_asks_no_later_leader_to_go(started: Any) -> None:
+    one, two, three = [await started.client(name) for name in ("one", "two", "three")]
+    head = await one.create()
+    await one.stand(head.stream)
+    head = await one.led(head.stream)
+    await two.stand(head.stream)
+    asking = asyncio.get_running_loop().create_task(two.ask(Transfer(head.stream, "two", 500)))
+    await one.pushed(lambda p: isinstance(p, ResignWanted))
+    await three.ask(WatchStream(head.stream))
+    wishes = [p for p in one.mail.pushes if isinstance(p, ResignWanted)]
+    assert [wish.epoch for wish in wishes] == [1, 1]  # it is reminded, whoever comes to watch
+    await two.ask(UnwatchStream(head.stream))
+    await three.stand(head.stream)
+    await one.ask(one.closes(head))
+    await three.led(head.stream)
+    await two.ask(WatchStream(head.stream))
+    await three.ask(GetStream("orders"))
+    assert not asking.done()
+    assert not [p for p in three.mail.pushes if isinstance(p, ResignWanted)]
+    with pytest.raises(DeadlineExceededError):
+        await asking
+
+
 # ---------------------------------------------------------------- seals
 
 
