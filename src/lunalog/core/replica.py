@@ -274,6 +274,7 @@ class Replica:
             raise GapError(f"the pulled frame at {first} does not join {held.end}", end=held.end)
         if first == held.first and not held.is_opened:
             held.start_chain = held.chain = before
+            held.base = first, before
         if first + count == row.end:
             found = chains.extend(held.chain, first, count, crc)
             knows_start = held.is_opened or held.start_chain or not held.first
@@ -437,6 +438,8 @@ class Replica:
         held = self.find(stream, segment)
         if held is not None and (held.base is None or held.base[0] < base[0]):
             held.base = base
+            if base[0] == held.first and not held.is_opened:
+                held.start_chain = base[1]
 
     def settled(self) -> None:
         """Everything that was read back is durable now (R16)."""

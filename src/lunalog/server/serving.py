@@ -115,8 +115,7 @@ class ServerHandler(Handler):
     def on_closed(self, connection: Connection, error: LunalogError) -> None:
         """Forget the slots; the segments stay as they are."""
         self.server.went(connection)
-        for slot in self.slots.values():
-            self.server.leaders.left(slot.stream, connection)
+        self.server.leaders.gone(connection)
         self.slots.clear()
         self.server.reads.gone(connection)
 
@@ -137,9 +136,7 @@ class ServerHandler(Handler):
     def on_push(self, connection: Connection, message: Message) -> None:
         """A slot is closed, or a leader answers."""
         if isinstance(message, CloseSlot):
-            slot = self.slots.pop(message.slot, None)
-            if slot is not None:
-                self.server.leaders.left(slot.stream, connection)
+            self.slots.pop(message.slot, None)
         elif isinstance(message, LeaderAnswer):
             self.server.leaders.answered(message)
         else:
@@ -335,16 +332,16 @@ class Leaders:
         """A connection opened a segment of `stream`."""
         self._connections[stream] = connection
 
-    def left(self, stream: StreamId, connection: Connection) -> None:
-        """It closed it, or is gone: who waits for its answer is told."""
-        if self._connections.get(stream) is connection and connection.closed_by is not None:
+    def gone(self, connection: Connection) -> None:
+        """A connection is closed: it leads nothing, and who waits for its answer is told."""
+        for stream in [s for s, leader in self._connections.items() if leader is connection]:
             del self._connections[stream]
-        if connection.closed_by is None:
-            return
         for token, (asker, request, leader) in list(self._asked.items()):
             if leader is connection:
                 del self._asked[token]
                 asker.fail(request, ServerUnavailableError("the leader went away: ask again"))
+            elif asker is connection:
+                del self._asked[token]
 
     def ask(self, connection: Connection, request: int, message: AskLeader) -> None:
         """Pass a question on, over the leader's own connection."""

@@ -49,6 +49,7 @@ class FrameReader:
         self._tag = tag
         self._damaged = damaged
         self._blocks = BlockCache()
+        self._known: set[Damage] = set()
 
     async def read(
         self, stream: StreamId, segment: SegmentId, start: Sequence, bytes_max: int, end: Sequence
@@ -105,7 +106,10 @@ class FrameReader:
         last = firsts[1] if len(firsts) > 1 else run.end
         name = name_of(run.extent)
         what = "frame is damaged"
-        self._damaged(Damage(name, offset, offset, what, owner.stream, owner.segment, first, last))
+        damage = Damage(name, offset, offset, what, owner.stream, owner.segment, first, last)
+        if damage not in self._known:  # who asks again and again fills no memory
+            self._known.add(damage)
+            self._damaged(damage)
         raise UnknownDataError(f"the frame at {first} in {name_of(run.extent)} is damaged")
 
     async def _read(

@@ -36,6 +36,7 @@ from lunalog.errors import (
 )
 from lunalog.server import facts
 from lunalog.storage.records import (
+    BaseRecord,
     CertificateRecord,
     DropRecord,
     EndRecord,
@@ -464,10 +465,13 @@ class ReplicaMachine(RuleBasedStateMachine):
             self.refused(GapError, self.replica.pulled, *arguments)
         else:
             assert self.replica.pulled(*arguments)
-            if number == 0:
+            records: list[Record] = []
+            if number == 0 and not known.is_opened:
                 known.start_known = True
+                records.append(BaseRecord(stream, segment, head.first, before))
             known.held += 1
-            self.put(stream, [self._frame(stream, segment, known, held)], frame=(stream, segment))
+            records.append(self._frame(stream, segment, known, held))
+            self.put(stream, records, frame=(stream, segment))
 
     @rule(stream=streams, segment=segments, version=versions)
     def trim(self, stream: bytes, segment: SegmentId, version: int) -> None:
@@ -542,7 +546,7 @@ class ReplicaMachine(RuleBasedStateMachine):
 
     def _frame_synced(self, put: Put) -> None:
         assert put.frame is not None
-        (record,) = put.records
+        record = put.records[-1]
         assert isinstance(record, FrameRecord)
         pair = self.held(*put.frame)
         if pair is None:
@@ -628,7 +632,7 @@ class ReplicaMachine(RuleBasedStateMachine):
 
     def _compare(self, known: ModelSegment, held: SegmentReplica) -> None:
         written = known.written
-        assert held.first == written.first
+        assert (held.first, held.start_chain) == (written.first, known.start_chain)
         assert held.end == known.end
         assert held.durable == written.bounds[known.durable]
         assert held.committed == known.committed

@@ -270,16 +270,16 @@ class World:
     def node(self, name: str = "server") -> SimulatedNode:
         return self.simulation.node(name)
 
-    def start(self, name: str = "server", **changes: Any) -> None:
+    def start(self, host: str = "server", **changes: Any) -> None:
         """Start a server's process, or start it again."""
-        config = self.configs.get(name) or replace(CONFIG, name=name, host=name)
-        self.configs[name] = config = replace(config, **changes)
-        node = self.node(name)
+        config = self.configs.get(host) or replace(CONFIG, name=host, host=host)
+        self.configs[host] = config = replace(config, **changes)
+        node = self.node(host)
         disk = node.disk()
 
         async def main(runtime: SimulatedRuntime) -> None:
             server = JournalServer(runtime, disk, self.masters, config)
-            self.servers[name] = server
+            self.servers[host] = server
             await server.start()
             await server.wait_left()
             await server.stop()
@@ -314,13 +314,13 @@ class World:
         await self.ready()
         return await self.dial()
 
-    async def again(self, name: str = "server", *, power: bool = False, **changes: Any) -> Leader:
+    async def again(self, host: str = "server", *, power: bool = False, **changes: Any) -> Leader:
         """Crash a server, start it again, connect again."""
-        self.node(name).crash(power=power)
-        self.servers.pop(name)
-        self.start(name, **changes)
-        await self.ready(name)
-        return await self.dial(name)
+        self.node(host).crash(power=power)
+        self.servers.pop(host)
+        self.start(host, **changes)
+        await self.ready(host)
+        return await self.dial(host)
 
     async def dial(
         self, name: str = "server", cluster: str = CLUSTER, timeout: float = 5.0
