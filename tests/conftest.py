@@ -1,4 +1,4 @@
-"""What a command changes of the process that runs it is put back."""
+"""What a command or a simulation changes of the process that runs it is put back."""
 
 import logging
 
