@@ -29,6 +29,7 @@ REGRESSIONS = {
     7044: "a dead server's late registration made its successor a stranger",
     7271: "an older checkpoint did not trust two takeovers in a row",
     12036: "a segment that was carried over whole was taken for lost metadata",
+    30989: "a head that was read before a certificate was given was held against it",
     77: "a checkpoint forgot frames whose OPEN record was damaged",
 }
 

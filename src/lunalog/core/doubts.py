@@ -12,12 +12,14 @@ class Doubts:
 
     def __init__(self) -> None:
         self._suspicions: list[Promise | SegmentId] = []
+        self._asked: list[Promise | SegmentId] = []
+        """Those that came before the head was asked for: its answer judges no later ones."""
         self._is_rereading = False
 
     @property
     def is_open(self) -> bool:
         """True while something waits for a re-read."""
-        return self._is_rereading or bool(self._suspicions)
+        return self._is_rereading or bool(self._suspicions or self._asked)
 
     def told(self, segment: SegmentId, error: LunalogError) -> list[Effect]:
         """Look at the head again if a replica's `error` says that the world has moved on."""
@@ -29,7 +31,7 @@ class Doubts:
 
     def suspect(self, what: Promise | SegmentId) -> list[Effect]:
         """A replica holds `what`: a promise, or a certificate for a segment."""
-        if what not in self._suspicions:
+        if what not in (*self._suspicions, *self._asked):
             self._suspicions.append(what)
         return self.reread()
 
@@ -38,6 +40,8 @@ class Doubts:
         if self._is_rereading:
             return []
         self._is_rereading = True
+        self._asked += self._suspicions
+        self._suspicions = []
         return [RereadHead()]
 
     def unread(self) -> None:
@@ -46,12 +50,12 @@ class Doubts:
 
     def again(self) -> list[Effect]:
         """Ask again if an answer is still owed."""
-        return self.reread() if self._suspicions else []
+        return self.reread() if self._suspicions or self._asked else []
 
     def judge(self, head: StreamHead) -> str:
         """Return the proof, given the re-read head, that the metadata went back; or nothing (R25)."""
         self._is_rereading = False
-        suspicions, self._suspicions = self._suspicions, []
+        suspicions, self._asked = self._asked, []
         for found in suspicions:
             if isinstance(found, SegmentId):
                 if head.open is not None and head.open.id == found:

@@ -12,7 +12,7 @@ import traceback
 from dataclasses import dataclass, field
 
 from lunalog.client.journal import SingleWriteJournal
-from lunalog.errors import AvailabilityError, OutcomeUnknownError
+from lunalog.errors import AvailabilityError, OutcomeUnknownError, UnknownDataError
 from lunalog.server import JournalServer
 from lunalog.testing.checkers import CHECKERS
 from lunalog.testing.cluster import Shape, SimulatedCluster
@@ -151,7 +151,12 @@ class Schedule:
                 )
                 at = max(held.first, state.trimmed_before)
                 while at < held.durable and not held.unknown:
-                    found = await server.log.read(stream, held.id, at, 1 << 20)
+                    try:
+                        found = await server.log.read(stream, held.id, at, 1 << 20)
+                    except UnknownDataError:
+                        if server.name not in self.cluster.ever_damaged:
+                            raise
+                        break
                     if not found:
                         break
                     for head, _ in found:
