@@ -41,7 +41,8 @@ class Commands:
         self.confirmed: dict[int, None] = {}
         self._incomplete: dict[int, tuple[StreamId, SegmentId]] = {}
         """Certificates taken whose replica is not complete yet (R21)."""
-        self._trimming: set[int] = set()
+        self._trimming: set[StreamId] = set()
+        """Trims decided and not durable yet: the same order under another number must wait."""
 
     def carry_out(self, command: Command) -> None:
         """Begin with an order; one that comes again changes nothing."""
@@ -82,7 +83,7 @@ class Commands:
         self._server.certify(certificate, command.sources, taken)
 
     def _trim(self, command: TrimCommand) -> None:
-        if command.id in self._trimming:
+        if command.stream in self._trimming:
             return
         server = self._server
         state = server.replica.streams.get(command.stream)
@@ -90,7 +91,7 @@ class Commands:
         if not server.replica.trim(command.stream, command.before, command.version):
             self._known(command.id)
             return
-        self._trimming.add(command.id)
+        self._trimming.add(command.stream)
         _ = server.tasks.start(self._forget_below(command, segments), f"trim-{command.id}")
 
     async def _forget_below(self, command: TrimCommand, segments: list[SegmentId]) -> None:
@@ -107,7 +108,7 @@ class Commands:
                 server.touched(stream, segment)
                 is_held = server.replica.find(stream, segment) is not None
                 server.log.forget(stream, segment, before if is_held else None)
-            self._trimming.discard(command.id)
+            self._trimming.discard(stream)
             self.confirmed[command.id] = None
 
         server.log.put([*records], synced)
