@@ -14,7 +14,6 @@ from typing import Final
 import click
 
 from lunalog.errors import (
-    BadAddressError,
     DirectoryLockedError,
     DiskFullError,
     LunalogError,
@@ -49,7 +48,6 @@ TABLE: Final = """\
 10 unhealthy; 128+N ended by signal N (130: Ctrl-C)."""
 
 NEXT: Final[dict[type[LunalogError], str]] = {
-    BadAddressError: "use lunalog://HOST:PORT[,HOST:PORT], file:///DIRECTORY or memory://NAME",
     StreamNotFoundError: "`lunalog ls` lists the streams, `lunalog create` makes one",
     StreamExistsError: "choose another name, or `--exist-ok`",
     TruncatedError: "read from its start: `lunalog info` shows it",
@@ -99,7 +97,7 @@ def from_os_error(error: OSError, what: str) -> LunalogError:
     if error.errno in (errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM):
         return UsageError(f"{what}: {reason}; nothing was started; choose another address or path")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFullError(f"{what}: {reason}")
+        return DiskFullError(f"{what}: {reason}; free space there, and try again")
     return StorageError(f"{what}: {reason}")
 
 

@@ -56,6 +56,16 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(found, f"{cmd_name}_command")
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a pipe that nobody reads ends here, as `main` expects it.
+
+        click would end the process with 1 for one that carries an errno.
+        """
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise BrokenPipeError from None
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:

@@ -110,7 +110,7 @@ class SingleWriteJournal:
             url: `lunalog://HOST:PORT[,HOST:PORT]`; through `lunalog.SingleWriteJournal` also
                 `memory://NAME` and `file:///DIRECTORY`.  None takes `LUNALOG_URL`.
             peer: This process's name among the candidates; default: from host and process id.  A newer
-                journal of the same name replaces an older one, which ends with `ConflictError`.
+                journal of the same name replaces an older one, which ends with `ClosedError`.
             config: Settings; default `ClientConfig()`.
             timeout: Seconds to wait for a master; default `connect_timeout_ms`.
             runtime: The seam to the machine; for tests.

@@ -128,8 +128,10 @@ class LeadScope:
                 raise
         if is_ours and (kind is None or issubclass(kind, asyncio.CancelledError)):
             why = why_ended(leading)
-            is_plain = isinstance(why, NotLeaderError)  # it says no more than we do
-            raise local.why_not_leader(leading.epoch, None if is_plain else why) from error
+            if isinstance(why, NotLeaderError):  # it says no more than we do
+                why = None
+            asked = "it was asked to hand over" if leading.is_unwanted else None
+            raise local.why_not_leader(leading.epoch, why or asked) from error
 
     async def _take_back_our_cancel(self) -> bool:
         """Undo the one `cancel` that this scope asked for; false when others asked too."""

@@ -74,6 +74,8 @@ class Leadership:
         self.ended: asyncio.Future[LunalogError] = loop.create_future()
         """Done once the epoch is over here; its result is why."""
         self.queue: AppendQueue | None = None
+        self.is_unwanted = False
+        """True once the master has asked this client to hand over."""
         self.machine = LeaderMachine(
             watch.head,
             master.peer,
@@ -210,6 +212,7 @@ class Leadership:
     def on_resign_wanted(self, message: ResignWanted) -> None:
         """The master wants somebody else to lead."""
         if message.epoch == self.epoch:
+            self.is_unwanted = True
             self._resign_now()
 
     def on_roll_wanted(self, message: RollWanted) -> None:

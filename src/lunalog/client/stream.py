@@ -53,6 +53,8 @@ class Leading(Protocol):
     """Done once the epoch is over here; its result is why."""
     queue: AppendQueue | None
     """Takes appends from R9 on, until this client resigns."""
+    is_unwanted: bool
+    """True once the master has asked this client to hand over."""
 
     @property
     def epoch(self) -> Epoch:

@@ -1,5 +1,6 @@
 """Parsing, help, and what a help costs."""
 
+import errno
 import subprocess
 import sys
 
@@ -143,3 +144,20 @@ def test_help_is_fast():
         for _ in range(3)
     ]
     assert min(took) < 0.25
+
+
+def test_a_pipe_that_nobody_reads_is_told_by_the_exit_code(monkeypatch, capsys):
+    import lunalog.cli.streams as streams
+
+    def ask(settings, what, question):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(streams, "ask", ask)
+    monkeypatch.setattr(tree, "_drop_stdout", lambda: None)
+    assert main(["ls"]) == 141
+    assert capsys.readouterr().err == ""
+
+
+def test_a_bad_url_is_explained_once(capsys):
+    assert main(["--cluster", "http://x", "ls"]) == 2
+    assert capsys.readouterr().err.count("memory://NAME") == 1

@@ -41,6 +41,7 @@ class FakeLeading:
         self.epoch = watch.head.epoch
         self.ready, self.ended = loop.create_future(), loop.create_future()
         self.queue = None
+        self.is_unwanted = False
         self.writers = []
         self.is_started = False
         self.resigned = 0
@@ -358,6 +359,19 @@ async def test_losing_the_epoch_cancels_the_body_and_is_told_as_such(bench):
     assert caught.value.leader == "engine-2"
     assert task.cancelling() == 0
     assert leading.resigned == 0
+
+
+async def test_who_was_asked_to_hand_over_is_told_so(bench):
+    leading = await bench.leads(3)
+
+    async def body():
+        async with bench.scope():
+            leading.is_unwanted = True
+            leading.lose(NotLeaderError("this leader has resigned"))
+            await asyncio.sleep(60)
+
+    with pytest.raises(NotLeaderError, match="it was asked to hand over"):
+        await body()
 
 
 async def test_a_body_that_ended_in_that_very_moment_is_told_too(bench):
