@@ -107,7 +107,11 @@ class AppendQueue:
         self._clock_us = clock_us
         self._unacked: deque[Unacked] = deque()
         self._unacked_bytes = 0
-        self._room: deque[asyncio.Future[None]] = deque()
+        self._line = asyncio.Lock()
+        self._in_line = 0
+        self._room: asyncio.Future[None] | None = None
+        """Of the first in line."""
+        self._is_over = False
         self._settled: deque[tuple[Sequence, asyncio.Future[None]]] = deque()
         self._is_waiting = False
         """True while the batch waits for an acknowledgement."""
@@ -211,6 +215,10 @@ class AppendQueue:
                 "nothing was sent: await writer.drain() first"
             )
 
+    def must_wait(self, size: int) -> bool:
+        """True if `size` more bytes may not be in flight, or others wait for room already (I17)."""
+        return self._in_line > 0 or not self.has_room(size)
+
     def has_room(self, size: int) -> bool:
         """True if `size` more bytes may be in flight; a lone event always may."""
         held = self.in_flight_bytes
@@ -244,6 +252,8 @@ class AppendQueue:
             self.handed = end
 
     def _set_limit(self) -> None:
+        if self.error is not None:
+            return  # it stays 0: whoever appends shall look closer, and be refused
         room = self._bytes_max - self._unacked_bytes
         self.limit = self._batch_bytes_max if room > self._batch_bytes_max else max(room, 0)
 
@@ -264,29 +274,30 @@ class AppendQueue:
         if self._is_waiting and len(unacked) < BUSY_FRAMES:
             self._is_waiting = False
             self.loop.call_soon(self._turn_ended)  # behind those who were just told
-        if self._room:
-            self._wake_room()
+        self._wake_room()
         while self._settled and self._settled[0][0] <= committed:
             _set(self._settled.popleft()[1])
 
     async def room(self, size: int) -> None:
-        """Wait until `size` more bytes may be in flight, or the epoch is over."""
-        while self.error is None and not self.has_room(size):
-            waiter: asyncio.Future[None] = self.create_future()
-            self._room.append(waiter)
-            await waiter
+        """Wait in line until `size` more bytes may be in flight, or the epoch is over."""
+        self._in_line += 1
+        try:
+            async with self._line:
+                while self.error is None and not self.has_room(size):
+                    self._room = self.create_future()
+                    await self._room
+        finally:
+            self._in_line -= 1
 
     def _wake_room(self) -> None:
-        while self._room and self.in_flight_bytes < self._bytes_max:
-            waiting, self._room = self._room, deque()
-            for waiter in waiting:
-                _set(waiter)
+        if self._room is not None:
+            _set(self._room)
 
     async def settled(self) -> None:
         """Wait until everything that is queued now is committed; raises what it ended with."""
         self.flush()
         target = self.framed
-        if self.error is None and self.committed < target:
+        if not self._is_over and self.committed < target:
             waiter: asyncio.Future[None] = self.create_future()
             self._settled.append((target, waiter))
             await waiter
@@ -299,6 +310,7 @@ class AppendQueue:
             self.flush()
             self.error = error
             self.limit = 0
+            self._wake_room()
 
     def end(self, error: LunalogError) -> None:
         """The epoch is over: every append that is not committed has its final outcome now.
@@ -308,6 +320,7 @@ class AppendQueue:
         """
         self.error = error
         self.limit = 0
+        self._is_over = True
         for entry in self._unacked:
             futures: list[Any] = (
                 entry.futures if isinstance(entry.futures, list) else [entry.futures]
@@ -319,11 +332,9 @@ class AppendQueue:
         self._unacked.clear()
         self.payloads, self.futures = [], []
         self.size = self._unacked_bytes = 0
-        for waiter in self._room:
-            _set(waiter)
+        self._wake_room()
         for _, waiter in self._settled:
             _set(waiter)
-        self._room.clear()
         self._settled.clear()
 
     def _outcome(self, sequence: Sequence, error: LunalogError) -> LunalogError:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Protocol
 
-from lunalog.client.batching import AppendQueue, as_payload, check_size
+from lunalog.client.batching import EVENT_OVERHEAD_BYTES, AppendQueue, as_payload, check_size
 from lunalog.client.watch import StreamWatch
 from lunalog.config import ClientConfig
 from lunalog.errors import ClosedError, NotLeaderError, UsageError
@@ -94,9 +94,10 @@ class StreamWriter:
         queue = self._open_queue()
         if payload.__class__ is not bytes:
             payload = as_payload(payload)
-        if not queue.has_room(len(payload)):
+        size = len(payload) + EVENT_OVERHEAD_BYTES
+        if queue.must_wait(size):
             check_size(len(payload))
-            await queue.room(len(payload))
+            await queue.room(size)
         is_idle = queue.is_idle
         pending = queue.add_soon(payload, expected)
         if is_idle:
@@ -118,7 +119,7 @@ class StreamWriter:
         queue = self._queue
         if queue is None or expected is not None or payload.__class__ is not bytes:
             return self._open_queue().add_soon(as_payload(payload), expected)
-        size = queue.size + len(payload) + 4
+        size = queue.size + len(payload) + EVENT_OVERHEAD_BYTES
         if size >= queue.limit or self._is_closed:
             return self._open_queue().add_soon(payload)
         queue.size = size
@@ -150,7 +151,7 @@ class StreamWriter:
         elif events is payloads:
             events = events[:]  # the caller may change its list while this one waits
         size = queue.check_many(events)
-        if not queue.has_room(size):
+        if queue.must_wait(size):
             await queue.room(size)
         return await queue.add_many(events, expected)
 
