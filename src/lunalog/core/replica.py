@@ -468,10 +468,10 @@ class Replica:
         }
 
     def durable_ends(self) -> dict[tuple[StreamId, SegmentId], Sequence]:
-        """How far each segment is held durably, where anything is."""
+        """How far each segment is held durably, where anything is that was not trimmed since."""
         return {
             (stream, held.id): held.durable
             for stream, state in self.streams.items()
             for held in state.segments.values()
-            if held.durable > held.first
+            if held.durable > max(held.first, state.trimmed_before)
         }
