@@ -129,7 +129,7 @@ class Replay:
             raise StorageError(f"cannot read {name_of(number)}: {error}") from error
         first = await reader.search(0)
         if first is None:
-            if reader.unreadable and number > self._current:
+            if reader.unreadable:
                 await reader.close()
                 raise StorageError(f"cannot read the beginning of {name_of(number)}")
             await reader.close()
@@ -370,7 +370,7 @@ class Replay:
                 self._lose(name_of(opening.previous.extent), 0, 0, "file is lost")
             self._before = None
         elif (
-            not has_next and offset == reader.size and self._floor > Position(reader.number, offset)
+            not has_next and offset >= reader.size and self._floor > Position(reader.number, offset)
         ):
             self._lose(name_of(reader.number), offset, self._floor.offset, "file is too short")
 
