@@ -85,20 +85,20 @@ class Commands:
     def _trim(self, command: TrimCommand) -> None:
         if command.stream in self._trimming:
             return
-        server = self._server
-        state = server.replica.streams.get(command.stream)
-        segments = list(state.segments) if state is not None else []
-        if not server.replica.trim(command.stream, command.before, command.version):
+        self._trimming.add(command.stream)
+        _ = self._server.tasks.start(self._forget_below(command), f"trim-{command.id}")
+
+    async def _forget_below(self, command: TrimCommand) -> None:
+        """Find the bases first: a checkpoint must not tell of a trim and not of the chain there."""
+        server, stream, before = self._server, command.stream, command.before
+        found = [(s, await server.reads.base_at(stream, s, before)) for s in self._held(stream)]
+        segments = self._held(stream)
+        if not server.replica.trim(stream, before, command.version):
+            self._trimming.discard(stream)
             self._known(command.id)
             return
-        self._trimming.add(command.stream)
-        _ = server.tasks.start(self._forget_below(command, segments), f"trim-{command.id}")
-
-    async def _forget_below(self, command: TrimCommand, segments: list[SegmentId]) -> None:
-        server, stream, before = self._server, command.stream, command.before
         records: list[ControlRecord] = [TrimRecord(stream, before, command.version)]
-        for segment in segments:
-            base = await server.reads.base_at(stream, segment, before)
+        for segment, base in found:
             if base is not None:
                 server.replica.based(stream, segment, base)
                 records.append(BaseRecord(stream, segment, *base))
@@ -112,6 +112,10 @@ class Commands:
             self.confirmed[command.id] = None
 
         server.log.put([*records], synced)
+
+    def _held(self, stream: StreamId) -> list[SegmentId]:
+        state = self._server.replica.streams.get(stream)
+        return list(state.segments) if state is not None else []
 
     def _drop(self, command: DropSegment) -> None:
         server, stream, segment = self._server, command.stream, command.segment
