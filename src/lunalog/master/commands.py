@@ -72,7 +72,7 @@ class _Sent(NamedTuple):
 class _Duties:
     """What one server has to do, and what was sent to it."""
 
-    __slots__ = ("ids", "sent", "suspects", "todo")
+    __slots__ = ("ids", "sent", "suspects", "todo", "trimmed")
 
     def __init__(self) -> None:
         self.todo: dict[Key, None] = {}
@@ -81,6 +81,8 @@ class _Duties:
         self.sent: dict[int, _Sent] = {}
         self.suspects: dict[tuple[StreamId, SegmentId], tuple[float, int]] = {}
         """Copies that nobody lists -> since when, and the generation they were opened under (R10)."""
+        self.trimmed: dict[StreamId, Sequence] = {}
+        """What it has confirmed since it registered last: its disk may be another one by then."""
 
     def drop(self, key: Key) -> None:
         self.todo.pop(key, None)
@@ -208,8 +210,9 @@ class Commands:
 
     def registered(self, server: Server, facts: Iterable[SegmentFact]) -> None:
         """Take in all that a server holds."""
-        self._of(server.member.server).ids.clear()
-        self._of(server.member.server).sent.clear()
+        duties = self._of(server.member.server)
+        for told in (duties.ids, duties.sent, duties.trimmed):
+            told.clear()
         self.facts(server, facts)
 
     def facts(self, server: Server, facts: Iterable[SegmentFact]) -> None:
@@ -273,6 +276,7 @@ class Commands:
             elif key.kind == TRIM and stream is not None:
                 trimmed = self._trimmed.setdefault(key.stream, {})
                 trimmed[name] = max(sent.before, trimmed.get(name, 0))
+                duties.trimmed[key.stream] = sent.before
                 if stream.head.truncated_before > sent.before:
                     duties.todo[key] = None
                 self._forget_trimmed(stream)
@@ -339,6 +343,9 @@ class Commands:
         row = stream.row(key.segment)
         if row is None or server.member.server not in {m.server for m in row.members}:
             return None
+        before = stream.head.truncated_before
+        if row.first < before != duties.trimmed.get(stream.id):
+            duties.todo[Key(TRIM, stream.id)] = None  # its peers have nothing below to give
         names = [m.server for m in row.members if m.server != server.member.server]
         certificate = Certificate(stream.id, row, stream.head.promise)
         number = self._number(duties, key, row.version)
