@@ -324,6 +324,8 @@ def proof_of_loss(
 
     `head` must have been read from the store after the fact arrived.  Segments in `superseded` ended
     where they began: a takeover that no member told of a committed event carried over all it found.
+    A segment that begins below the trim may have had a row that is trimmed away, whatever is said of
+    its end: a takeover may have ended it below what this member knew.
     """
     if generation > head.generation:
         return f"segment {segment} was opened under generation {generation}"
@@ -336,7 +338,7 @@ def proof_of_loss(
         return f"segment {segment} is of an epoch above {head.epoch}"
     is_listed = any(row.id == segment for row in rows)
     is_explained = is_listed or segment in superseded
-    if not is_explained and committed > max(first, head.truncated_before):
+    if not is_explained and committed > first >= head.truncated_before:
         return f"segment {segment} held committed events and is not listed"
     return ""
 

@@ -26,7 +26,6 @@ from lunalog.errors import (
 from lunalog.master import SqliteStore, commands
 from lunalog.types import Policy, Promise, SegmentId
 from lunalog.wire.messages import (
-    CertifyCommand,
     CreateStream,
     DeleteStream,
     DropSegment,
@@ -512,30 +511,6 @@ async def test_certificates_are_told_until_complete(started: Any) -> None:
     await servers[2].register()
     assert (await servers[1].beat()).commands == ()
     assert len((await servers[2].beat()).commands) == 1
-
-
-async def test_who_is_to_complete_a_truncated_segment_is_told_of_the_trim_too(started: Any) -> None:
-    """R21, R22: below the trim its peers have nothing left that it could pull."""
-    client = await started.client()
-    servers = [started.quiet_server(f"s{n}") for n in (1, 2, 3)]
-    members = tuple([await s.register() and s.member for s in servers])
-    head = await client.create()
-    await client.stand(head.stream)
-    head = await client.led(head.stream)
-    head = (await client.ask(client.opens(head, members))).head
-    head = (await client.ask(client.opens(head, members, n=1, end=4, chain=44))).head
-    (certify,) = (await servers[0].beat()).commands
-    head = (await client.ask(Truncate(head.stream, head.promise, 2))).head
-    assert (await servers[0].beat()).commands == (certify,)
-    trim, again = (await servers[0].beat()).commands
-    assert (again, trim.before, trim.version) == (certify, 2, head.version)
-    assert (await servers[0].beat(confirmed=(trim.id,))).commands == (certify,)
-    assert (await servers[0].beat()).commands == (certify,)
-    # a wiped server knows of no trim
-    servers[0].incarnation = 0
-    assert await servers[0].register() == 2
-    kinds = {type(c) for _ in range(2) for c in (await servers[0].beat()).commands}
-    assert kinds == {CertifyCommand, TrimCommand}
 
 
 async def test_a_wiped_server_is_listed_again_once_complete(started: Any) -> None:
