@@ -287,17 +287,22 @@ class Metadata:
         return True
 
     async def change_row(self, stream: Stream, row: SealedSegment) -> bool:
-        """Write a newer version of one row, the head untouched; false as for `change`."""
+        """Write a newer version of one row; false as for `change`.
+
+        The head is written as it is: with it the compare moves, and nothing older can land (M5).
+        """
+        key = records.head_key(stream.id)
+        record = HeadRecord(stream.head, stream.open_leader, stream.superseded)
         version = await self.commit(
-            {records.head_key(stream.id): stream.version},
-            {records.row_key(stream.id, row.id): records.encode(row)},
+            {key: stream.version},
+            {key: records.encode(record), records.row_key(stream.id, row.id): records.encode(row)},
         )
         if version is None:
             await self.reload(stream)
             return False
         slim = self.table.slim_row(row)
         rows = [slim if found.id == row.id else found for found in stream.rows]
-        self.table.update(stream, stream.head, stream.open_leader, stream.version, rows)
+        self.table.update(stream, stream.head, stream.open_leader, version, rows)
         return True
 
     async def mark_lost(self, stream: Stream, reason: str) -> None:
