@@ -23,7 +23,8 @@ print(result.trace, result.steps, result.acks)
 REGRESSIONS = {
     13: "a takeover compared the chain of a member that had never seen the segment",
     15: "a start took its own tail for damage",
-    17: "one failed read made a range unknown for good",
+    17: "a failed read made a range unknown for good",
+    5568956100: "two failed reads in a row made a range unknown for good",
     46: "a late refused check was held against the segment that came after",
     7025: "a dead client's late beat ended its successor",
     7044: "a dead server's late registration made its successor a stranger",

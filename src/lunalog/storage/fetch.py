@@ -8,7 +8,6 @@ Source: R12, R18, R26; trap 3.
 
 from __future__ import annotations
 
-import contextlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -29,7 +28,6 @@ from lunalog.wire.frames import FrameHead
 FRAMES_MAX: Final = 4096
 """In one reply."""
 CHUNK_BYTES: Final = 1 * limits.MIB
-READ_TRIES: Final = 2
 
 
 class FrameReader:
@@ -115,14 +113,19 @@ class FrameReader:
     async def _read(
         self, run: Run, wanted: list[tuple[Sequence, int]], bytes_max: int
     ) -> list[FrameRecord]:
+        try:
+            return await self._read_file(run, wanted, bytes_max)
+        except FileNotFoundError:
+            return []
+        except OSError as error:  # nothing was read, so nothing is known to be damaged
+            raise StorageError(f"cannot read {name_of(run.extent)} now: {error}") from error
+
+    async def _read_file(
+        self, run: Run, wanted: list[tuple[Sequence, int]], bytes_max: int
+    ) -> list[FrameRecord]:
         owner = run.owner
         found: list[FrameRecord] = []
-        try:
-            file = await self._disk.open(name_of(run.extent))
-        except FileNotFoundError:
-            return found
-        except OSError as error:  # too many open files, say: that is no damage
-            raise StorageError(f"cannot read {name_of(run.extent)} now: {error}") from error
+        file = await self._disk.open(name_of(run.extent))
         try:
             records = RecordReader(file, run.extent, self._tag, min(bytes_max, CHUNK_BYTES))
             for first, offset in wanted:
@@ -208,13 +211,7 @@ class RecordReader:
         self._chunk = b""
 
     async def get(self, offset: int) -> Found | None:
-        """Read the record at `offset`; none if it cannot be read, or its header is damaged."""
-        for _ in range(READ_TRIES):  # one error of a disk is not damage yet
-            with contextlib.suppress(OSError):
-                return await self._parse(offset)
-        return None
-
-    async def _parse(self, offset: int) -> Found | None:
+        """Read the record at `offset`; none if its header is damaged.  Raises `OSError`."""
         head = await self._bytes(offset, RECORD_HEAD_BYTES)
         if len(head) < RECORD_HEAD_BYTES:
             return None
@@ -225,6 +222,9 @@ class RecordReader:
     async def _bytes(self, offset: int, size: int) -> memoryview:
         at = offset - self._start
         if at < 0 or at + size > len(self._chunk):
-            self._chunk = await self._file.read(offset, max(size, self._chunk_bytes))
+            try:
+                self._chunk = await self._file.read(offset, max(size, self._chunk_bytes))
+            except OSError:  # what cannot be read may lie behind what is asked for
+                self._chunk = await self._file.read(offset, size)
             self._start, at = offset, 0
         return memoryview(self._chunk)[at : at + size]
