@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from lunalog.errors import LunalogError
+from lunalog.errors import InvariantError, LunalogError
 from lunalog.storage.records import (
     BaseRecord,
     ControlRecord,
@@ -56,6 +56,8 @@ class Commands:
                     self._drop(command)
                 case DropStream():
                     self._delete(command)
+        except InvariantError:
+            raise
         except LunalogError as error:
             logger.warning("command_refused", extra={"id": command.id, "why": str(error)})
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from lunalog.core import chain as chains
 from lunalog.core.held import SegmentReplica
-from lunalog.errors import CorruptFrameError, LunalogError, UnknownDataError
+from lunalog.errors import CorruptFrameError, InvariantError, LunalogError, UnknownDataError
 from lunalog.storage.records import BaseRecord, FrameRecord, Record
 from lunalog.types import Chain, ServerAddress, StreamId
 from lunalog.wire import frames
@@ -59,6 +59,8 @@ class Puller:
                         break
                     try:
                         await self._pull_from(stream, held, source)
+                    except InvariantError:
+                        raise
                     except LunalogError as error:
                         logger.info(
                             "pull_failed",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lunalog.errors import (
     CorruptFrameError,
     DiskFullError,
+    InvariantError,
     LunalogError,
     NotActiveError,
     PeerError,
@@ -130,6 +131,8 @@ class ServerHandler(Handler):
                     "this server has not registered with its master yet: try again"
                 )
             serve(connection, request, message)
+        except InvariantError:
+            raise
         except LunalogError as error:
             connection.fail(request, error)
 

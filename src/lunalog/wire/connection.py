@@ -17,6 +17,7 @@ from lunalog.errors import (
     AvailabilityError,
     CorruptFrameError,
     DeadlineExceededError,
+    InvariantError,
     LunalogError,
     OverloadedError,
     PeerError,
@@ -290,10 +291,11 @@ class Connection(asyncio.BufferedProtocol):
         self._filled += nbytes
         try:
             self._consume()
-        except LunalogError as error:
-            self.close(error)
-        except Exception as error:  # noqa: BLE001  a bug of ours: the node ends (P5)
-            self._runtime.fail(error)
+        except Exception as error:  # noqa: BLE001  a bug of ours: the node ends (P5, R27)
+            if isinstance(error, LunalogError) and not isinstance(error, InvariantError):
+                self.close(error)
+            else:
+                self._runtime.fail(error)
 
     def eof_received(self) -> None:
         """Close when the peer does."""

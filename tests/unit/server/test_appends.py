@@ -24,6 +24,7 @@ from lunalog import limits
 from lunalog.errors import (
     CorruptFrameError,
     FencedError,
+    InvariantError,
     NotActiveError,
     PeerError,
     ReplicaConflictError,
@@ -488,5 +489,22 @@ def test_leaders_are_asked_over_their_own_connection(run: Run) -> None:
         leader.connection.abort()
         with pytest.raises(ServerUnavailableError, match="went away"):
             await waiting
+
+    run(story)
+
+
+def test_r27_a_broken_rule_ends_the_server_and_is_no_answer(run: Run) -> None:
+    async def story(world: World) -> None:
+        leader = await world.begin()
+        node = world.node()
+        node.expects_failure = lambda error: isinstance(error, InvariantError)
+
+        def broken(*_: object) -> None:
+            raise InvariantError("R5: of this very server")
+
+        world.server.replica.fence = broken  # type: ignore[method-assign,assignment]
+        with pytest.raises(ServerUnavailableError):
+            await leader.ask(Fence(STREAM, SEGMENT, FIRST, Promise(2, BOB), 1))
+        assert isinstance(node.failure, InvariantError)
 
     run(story)

@@ -14,6 +14,7 @@ from lunalog.errors import (
     DeadlineExceededError,
     FencedError,
     GapError,
+    InvariantError,
     LunalogError,
     MasterUnavailableError,
     NotActiveError,
@@ -627,8 +628,9 @@ def test_who_handles_nothing_takes_nothing(data):
     play(story)
 
 
-def test_an_error_of_ours_in_a_handler_fails_the_node_and_tells_the_peer_nothing():
-    """P5: it is no answer of the protocol, and nothing is known of what it left half done."""
+@pytest.mark.parametrize("kind", [ZeroDivisionError, InvariantError])
+def test_an_error_of_ours_in_a_handler_fails_the_node_and_tells_the_peer_nothing(kind):
+    """P5, R27: it is no answer of the protocol, and nothing is known of what it left half done."""
 
     class Failing:
         def __init__(self, world: World) -> None:
@@ -645,14 +647,14 @@ def test_an_error_of_ours_in_a_handler_fails_the_node_and_tells_the_peer_nothing
         handler = Recorder()
 
         def broken(*_: object) -> None:
-            raise ZeroDivisionError("ours")
+            raise kind("ours")
 
         handler.answer = broken
         connection = Connection(failing, handler)  # type: ignore[arg-type]
         served(connection, handler)
         feed(connection, codec.MAGIC + codec.control(Kind.HELLO, 0, HELLO))
         feed(connection, codec.control(Kind.REQUEST, 1, Ping()))
-        assert [type(error) for error in failing.errors] == [ZeroDivisionError]
+        assert [type(error) for error in failing.errors] == [kind]
         connection.flush()
         assert b"ours" not in bytes(connection._transport.written)
 
