@@ -20,7 +20,6 @@ from lunalog.errors import (
     InvariantError,
     LunalogError,
     MasterUnavailableError,
-    StorageError,
     UsageError,
     WrongClusterError,
 )
@@ -88,10 +87,8 @@ class Registration:
                     Handler(),
                     unreachable=MasterUnavailableError,
                 )
-            except FATAL as error:
-                raise StorageError(
-                    f"the master at {address[0]}:{address[1]} refuses this server: {error}"
-                ) from error
+            except FATAL:
+                raise
             except LunalogError as error:
                 self._tell("master_unreachable", address, error)
             else:

@@ -24,7 +24,7 @@ from tests.unit.server.conftest import (
 
 from lunalog import limits
 from lunalog.core.replica import Replica
-from lunalog.errors import InvariantError, StorageError, UnknownDataError
+from lunalog.errors import InvariantError, StorageError
 from lunalog.server import facts
 from lunalog.storage.records import (
     BaseRecord,
@@ -230,16 +230,15 @@ def test_a_file_that_cannot_be_opened_now_is_no_damage(run: Run) -> None:
     run(story)
 
 
-def test_frames_that_the_disk_will_not_give_are_unknown_until_the_next_start(run: Run) -> None:
+def test_frames_that_the_disk_will_not_give_now_are_neither_damaged_nor_absent(run: Run) -> None:
     async def story(world: World) -> None:
         await filled(world, 5)
         leader = await world.again(tail_cache_bytes=0)
         world.node().disk().faults.fail_call(1, errno.EIO, "read", times=20)
-        with pytest.raises(UnknownDataError):
+        with pytest.raises(StorageError):
             await leader.read(FIRST, promise=Promise(1, ANN))
-        assert (await leader.fence(2)).unknown == ((FIRST, FIRST + 2),)
+        assert (await leader.fence(2)).unknown == ()
         world.node().disk().faults.heal()
-        leader = await world.again()
         assert len((await leader.read(FIRST, promise=Promise(1, ANN)))[1]) == 5
         assert (await leader.fence(2)).unknown == ()
 
