@@ -57,7 +57,7 @@ def test_up_status_kill_down_and_up_again(dev):
     assert "master and 3 servers" in up(command, home).err
     assert set(status(command, home)) == {"master", "s1", "s2", "s3"}
     again = command.run("dev", "up", "--detach", "--dir", str(home.path))
-    assert again.code == 2
+    assert again.code == 4
     assert "up already" in again.err
     command.ok("create", "orders")
     command.ok("append", "orders", given=b"one\n\ntwo\n")

@@ -15,7 +15,7 @@ from lunalog.cli import exits
 from lunalog.cli.options import DEFAULT_URL, Settings, shared
 from lunalog.cli.render import count, show_rows
 from lunalog.cli.running import connected, note, run
-from lunalog.errors import AvailabilityError, LunalogError, UsageError
+from lunalog.errors import AvailabilityError, LunalogError
 
 if TYPE_CHECKING:
     from lunalog.orchestrator.dev import DevCluster, DevDirectory
@@ -92,12 +92,13 @@ def up_command(
 
 
 def refuse_second(home: DevDirectory) -> None:
-    """Raise `UsageError` if the cluster is up."""
+    """Raise a `CommandError` if the cluster is up."""
     holder = home.holder()
     if holder is not None:
-        raise UsageError(
+        raise exits.CommandError(
             f"the cluster in {home.path} is up already, at {home.url()} (process {holder.pid}); "
-            "nothing was started; `lunalog dev down` ends it"
+            "nothing was started; `lunalog dev down` ends it",
+            exits.CONFLICT,
         )
 
 

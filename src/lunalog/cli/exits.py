@@ -56,7 +56,9 @@ NEXT: Final[dict[type[LunalogError], str]] = {
         "is it running, and is the address right (`--cluster`, LUNALOG_URL)? "
         "`lunalog dev up --detach` starts a cluster on this machine"
     ),
-    NotEnoughServersError: "`lunalog servers` shows who lives, `lunalog servers scale` adds some",
+    NotEnoughServersError: (
+        "`lunalog health` shows what is wrong with them, `lunalog servers scale` adds some"
+    ),
     ServerUnavailableError: "`lunalog servers` shows who lives; try again",
     OutcomeUnknownError: "read the tail of the stream before you append it again",
     DirectoryLockedError: "end that process or choose another directory",
@@ -89,6 +91,8 @@ class TerminatedError(BaseException):
 def from_os_error(error: OSError, what: str) -> LunalogError:
     """Map an error of the operating system, for `what` was tried."""
     reason = error.strerror or str(error)
+    if isinstance(error.filename, str):
+        reason = f"{error.filename}: {reason}"
     if error.errno == errno.EADDRINUSE:
         return UsageError(
             f"{what}: the address is in use; nothing was started; choose another --port, "

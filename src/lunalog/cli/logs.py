@@ -8,7 +8,7 @@ import logging
 import sys
 
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-LEVELS = {0: logging.ERROR, 1: logging.INFO}
+LEVELS = {0: logging.WARNING, 1: logging.INFO}
 
 
 class JsonFormatter(logging.Formatter):

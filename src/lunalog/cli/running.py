@@ -111,12 +111,15 @@ async def connected(
 
 
 def client_config(settings: Settings) -> Any:
-    """Settings of the client: environment, then `--timeout`."""
+    """Settings of the client: environment, then `--timeout`.
+
+    The client gives up a little before `time_limit` does: it knows better what it waited for.
+    """
     from lunalog.config import ClientConfig, load
 
     flags: dict[str, Any] = {}
     if settings.timeout is not None:
-        milliseconds = max(1, round(settings.timeout * 1000))
+        milliseconds = max(1, round(settings.timeout * 900))
         flags = {"operation_timeout_ms": milliseconds, "connect_timeout_ms": milliseconds}
     return load(ClientConfig, environment=os.environ, flags=flags)
 

@@ -101,7 +101,7 @@ class LeadScope:
         except TimeoutError:
             raise DeadlineExceededError(
                 f"leadership of {self._name!r} did not come within {self._timeout:g} s "
-                f"({local.leader or 'nobody'} leads); nothing was done"
+                f"({local.why_not_ready()}); nothing was done"
             ) from None
 
     def _epoch_ended(self, _: object) -> None:

@@ -59,6 +59,11 @@ class LeaseHolder(Protocol):
 class Leadership:
     """One epoch of one stream that this client leads, from its grant to its end."""
 
+    hindrance: LunalogError | None = None
+    """Why the master names no servers to it at present."""
+    is_unwanted = False
+    """True once the master has asked this client to hand over."""
+
     def __init__(
         self,
         runtime: Runtime,
@@ -74,8 +79,6 @@ class Leadership:
         self.ended: asyncio.Future[LunalogError] = loop.create_future()
         """Done once the epoch is over here; its result is why."""
         self.queue: AppendQueue | None = None
-        self.is_unwanted = False
-        """True once the master has asked this client to hand over."""
         self.machine = LeaderMachine(
             watch.head,
             master.peer,

@@ -17,7 +17,13 @@ from lunalog.config import ClientConfig
 from lunalog.core import effects
 from lunalog.core.effects import Effect
 from lunalog.core.leadership import LeaderMachine
-from lunalog.errors import AvailabilityError, ClosedError, LunalogError, StreamNotFoundError
+from lunalog.errors import (
+    AvailabilityError,
+    ClosedError,
+    LunalogError,
+    NotEnoughServersError,
+    StreamNotFoundError,
+)
 from lunalog.runtime import Runtime, Tasks
 from lunalog.types import Epoch, Member, Peer, Promise
 from lunalog.wire.messages import Certify, GetStream, Message, Propose, Release, SealSegment
@@ -41,6 +47,7 @@ class CallingLeadership(Protocol):
 
     machine: LeaderMachine
     ended: asyncio.Future[LunalogError]
+    hindrance: LunalogError | None
 
     @property
     def epoch(self) -> Epoch:
@@ -88,11 +95,21 @@ class LeaderCalls:
                 Propose(self._stream, self._leadership.promise, effect.exclude)
             )
         except LunalogError as error:
+            self._hindered(error)
             feed(machine.not_proposed, error, self._runtime.now())
             return
+        self._leadership.hindrance = None
         self._links.learn(reply.servers)
         members = tuple(server.member for server in reply.servers)
         feed(machine.proposed, members, self._runtime.now())
+
+    def _hindered(self, error: LunalogError) -> None:
+        """Tell people once that appends wait for servers: they may see nothing else of it."""
+        is_told = isinstance(self._leadership.hindrance, NotEnoughServersError)
+        if isinstance(error, NotEnoughServersError) and not is_told:
+            extra = {"stream": self._name, "epoch": self._leadership.epoch, "why": str(error)}
+            logger.warning("servers_wanted", extra=extra)
+        self._leadership.hindrance = error
 
     async def seal(self, seal: effects.Seal) -> None:
         """Send the identical transaction again until its outcome is known (R28)."""

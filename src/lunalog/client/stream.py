@@ -53,6 +53,8 @@ class Leading(Protocol):
     """Done once the epoch is over here; its result is why."""
     queue: AppendQueue | None
     """Takes appends from R9 on, until this client resigns."""
+    hindrance: LunalogError | None
+    """Why the master names no servers to it at present."""
     is_unwanted: bool
     """True once the master has asked this client to hand over."""
 
@@ -258,6 +260,13 @@ class LocalStream:
             "lead it again before you append",
             leader=name,
         )
+
+    def why_not_ready(self) -> str:
+        """Say for what a candidate waits."""
+        if self.leading is None:
+            return f"{self.leader or 'nobody'} leads"
+        why = self.leading.hindrance
+        return f"{self.peer} is elected, but still recovers" + (f": {why}" if why else "")
 
     # ------------------------------------------------------------------ read points
 

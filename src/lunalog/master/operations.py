@@ -140,7 +140,7 @@ class Operations:
             raise NotEnoughServersError(
                 f"{stream.head.name!r} needs {need} live journal servers, {have} can take a segment"
                 + (f" besides {', '.join(request.exclude)}" if request.exclude else "")
-                + "; it goes on by itself when there are enough",
+                + "; it goes on by itself when there are enough: `lunalog health` shows what is wrong",
                 have=have,
                 need=need,
             )

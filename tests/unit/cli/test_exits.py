@@ -69,3 +69,5 @@ def test_errors_of_the_operating_system_are_typed():
     assert isinstance(mapped(errno.EACCES), UsageError)
     assert isinstance(mapped(errno.ENOSPC), DiskFullError)
     assert isinstance(mapped(errno.EIO), StorageError)
+    named = exits.from_os_error(OSError(errno.ENOTDIR, "Not a directory", "/etc/hosts/x"), "start")
+    assert str(named) == "start: /etc/hosts/x: Not a directory"

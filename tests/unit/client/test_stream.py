@@ -13,6 +13,7 @@ from lunalog.errors import (
     DeadlineExceededError,
     FencedError,
     MetadataLostError,
+    NotEnoughServersError,
     NotLeaderError,
     StreamNotFoundError,
     UsageError,
@@ -41,7 +42,7 @@ class FakeLeading:
         self.epoch = watch.head.epoch
         self.ready, self.ended = loop.create_future(), loop.create_future()
         self.queue = None
-        self.is_unwanted = False
+        self.is_unwanted, self.hindrance = False, None
         self.writers = []
         self.is_started = False
         self.resigned = 0
@@ -482,6 +483,17 @@ async def test_a_resignation_that_hangs_is_bounded(bench):
         async with bench.scope(resign_timeout=0.01):
             pass
     assert not bench.local.is_scoped
+
+
+async def test_who_is_elected_in_vain_is_told_what_is_missing(bench):
+    bench.local.watch.stand(is_candidate=True)
+    bench.grant(3)
+    bench.leadings[0].hindrance = NotEnoughServersError(
+        "2 servers are needed, 0 can take a segment"
+    )
+    with pytest.raises(DeadlineExceededError, match="still recovers: 2 servers are needed") as told:
+        await bench.scope(timeout=0.01).__aenter__()
+    assert str(told.value).endswith("nothing was done")
 
 
 async def test_leadership_that_does_not_come_in_time(bench):
