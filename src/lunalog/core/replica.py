@@ -146,6 +146,7 @@ class Replica:
         if held.certificate is not None:
             raise SealedError(f"segment {held.id} is sealed here")
         if first == held.end:
+            self._note_base(state, held, first + count)
             held.take(first, count, crc)
             return True
         if first > held.end:
@@ -159,6 +160,12 @@ class Replica:
                 "damage at the leader"
             )
         return False
+
+    @staticmethod
+    def _note_base(state: StreamReplica, held: SegmentReplica, end: Sequence) -> None:
+        """The next frame, up to `end`, is the first that is kept: those before it are trimmed."""
+        if held.end <= state.trimmed_before < end and held.first < held.end:
+            held.base = held.end, held.chain
 
     def fence(
         self,
@@ -264,7 +271,8 @@ class Replica:
         """
         if held.certificate is None:
             raise InvariantError(f"R21: segment {held.id} is pulled without a certificate")
-        row, trimmed = held.certificate.row, self.streams[stream].trimmed_before
+        state = self.streams[stream]
+        row, trimmed = held.certificate.row, state.trimmed_before
         if first + count <= held.end:
             return False
         if held.end < first <= trimmed:
@@ -283,6 +291,7 @@ class Replica:
                     f"segment {held.id} would hold other bytes below {row.end} than its "
                     "certificate says: a peer is damaged or lies"
                 )
+        self._note_base(state, held, first + count)
         held.take(first, count, crc)
         if held.end == row.end:
             held.chain = row.chain

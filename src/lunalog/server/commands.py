@@ -93,6 +93,7 @@ class Commands:
     async def _forget_below(self, command: TrimCommand) -> None:
         """Find the bases first: a checkpoint must not tell of a trim and not of the chain there."""
         server, stream, before = self._server, command.stream, command.before
+        await server.log.flush()  # what is accepted by now can be read
         found = [(s, await server.reads.base_at(stream, s, before)) for s in self._held(stream)]
         segments = self._held(stream)
         if not server.replica.trim(stream, before, command.version):

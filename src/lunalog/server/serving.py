@@ -21,10 +21,12 @@ from lunalog.errors import (
     ServerUnavailableError,
 )
 from lunalog.storage.records import (
+    BaseRecord,
     ControlRecord,
     FrameRecord,
     OpenRecord,
     PromiseRecord,
+    Record,
 )
 from lunalog.types import Promise, Sequence, StreamId
 from lunalog.wire import codec, frames
@@ -171,7 +173,10 @@ class ServerHandler(Handler):
             server.marked(found.stream, held, committed)
         if is_new:
             record = FrameRecord(found.stream, held.id, held.committed, held.chain, head, data)
-            server.log.put([record], _Accepted(server, found, head.end))
+            records: list[Record] = [record]
+            if held.base is not None and held.base[0] == head.first:
+                records = [BaseRecord(found.stream, held.id, *held.base), record]
+            server.log.put(records, _Accepted(server, found, head.end))
             server.appended_bytes += len(data)
             server.throttle(connection)
         elif held.durable > found.acked:

@@ -92,6 +92,28 @@ def test_r22_a_trim_inside_a_segment_keeps_the_chain_of_what_is_left(run: Run) -
     run(story)
 
 
+@pytest.mark.parametrize("behind", [0, 3])
+def test_r22_a_trim_at_or_behind_the_end_knows_the_chain_of_what_comes(
+    run: Run, behind: int
+) -> None:
+    """A truncation of all that is committed, and one that a lagging replica hears of too early."""
+
+    async def story(world: World) -> None:
+        leader = await filled(world, 10)
+        made, before = leader.frames, FIRST + 20 + behind
+        await order(world, TrimCommand(1, STREAM, before, 3))
+        for _ in range(4):
+            leader.append(2)
+        await leader.acked(FIRST + 28)
+        first = 10 + behind // 2
+        for _ in range(2):
+            leader = await world.again(power=True)
+            head, found = await leader.read(before, promise=Promise(1, ANN))
+            assert (head.chain, found) == (chain_behind(made[:first]), made[first:])
+
+    run(story)
+
+
 def test_r22_a_checkpoint_in_the_middle_of_a_trim_loses_no_chain(run: Run) -> None:
     """The trim and the chain at it become true together: a crash leaves both or neither."""
 
