@@ -206,6 +206,7 @@ class SingleWriteJournal:
         self._on_closed.append(action)
 
     async def __aenter__(self) -> SingleWriteJournal:
+        self._check()
         return self
 
     async def __aexit__(

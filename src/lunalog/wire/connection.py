@@ -445,6 +445,11 @@ async def dial(
         ) from None
     except OSError as error:
         raise unreachable(f"cannot reach {address[0]}:{address[1]}: {error}") from error
+    except CorruptFrameError as error:
+        raise CorruptFrameError(
+            f"what answers at {address[0]}:{address[1]} does not speak lunalog ({error}); "
+            "nothing was changed: check the address"
+        ) from error
     except asyncio.CancelledError:
         connection.abort()
         raise

@@ -237,6 +237,7 @@ async def test_a_closed_journal_says_so_everywhere(journal, master):
         journal.state("orders"),
         journal.servers(),
         journal.open_stream_writer("orders"),
+        journal.__aenter__(),
     ):
         with pytest.raises(ClosedError, match="connect again"):
             await call

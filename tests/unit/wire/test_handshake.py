@@ -245,7 +245,9 @@ def test_who_answers_in_another_protocol_is_no_peer(answer):
         dialling = asyncio.ensure_future(world.dial())
         await asyncio.sleep(1)
         raw.transport.write(answer)
-        with pytest.raises(CorruptFrameError):
+        with pytest.raises(
+            CorruptFrameError, match=r"what answers at .+:\d+ does not speak lunalog"
+        ):
             await dialling
 
     play(story)
