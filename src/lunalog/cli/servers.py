@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from lunalog.cli.options import Settings, shared
+from lunalog.cli.render import count as count_of
 from lunalog.cli.render import show_rows, size
 from lunalog.cli.running import ask, note
 from lunalog.wire.messages import ServerStatus
@@ -67,4 +68,5 @@ def servers_scale_command(settings: Settings, count: int) -> None:
     still needed stays.
     """
     ask(settings, "servers scale", lambda journal: journal.scale(count))
-    note(f"{count} servers are wanted; `lunalog servers` shows how it goes on")
+    are = "is" if count == 1 else "are"
+    note(f"{count_of(count, 'server')} {are} wanted; `lunalog servers` shows how it goes on")

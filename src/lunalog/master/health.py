@@ -26,8 +26,10 @@ def examine(metadata: Metadata, servers: Servers, commands: Commands, sessions: 
     states = {name: servers.status(name).state for name in servers.names()}
     lost = [name for name, state in states.items() if state == "lost"]
     found: dict[str, list[str]] = {}
+    placeable = sum(servers.is_placeable(name) for name in states)
     for stream in metadata.table:
-        found.setdefault(_state(servers, stream), []).append(stream.head.name)
+        state = _state(servers, stream, placeable)
+        found.setdefault(state, []).append(stream.head.name)
         if any(_alive(servers, row.members) == 0 for row in stream.kept_rows()):
             errors.append(f"stream {stream.head.name}: no server of a sealed segment is there")
     for stream_id in metadata.table.lost:
@@ -63,11 +65,11 @@ def examine(metadata: Metadata, servers: Servers, commands: Commands, sessions: 
     return Health(tuple(errors), tuple(warnings), numbers)
 
 
-def _state(servers: Servers, stream: Stream) -> str:
-    """How the open segment stands."""
+def _state(servers: Servers, stream: Stream, placeable: int) -> str:
+    """How the open segment stands, or whether one could be opened."""
     opened = stream.head.open
     if opened is None:
-        return WHOLE
+        return WHOLE if placeable >= stream.head.policy.ack_quorum else STUCK
     alive = _alive(servers, opened.members)
     if alive < seal_quorum(len(opened.members), opened.ack_quorum):
         return BROKEN

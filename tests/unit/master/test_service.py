@@ -450,7 +450,13 @@ async def test_a_server_that_falls_silent_is_lost_and_takes_no_segments(started:
     health = await client.ask(GetHealth())
     assert health.errors == ()
     assert any("s2 is lost" in warning for warning in health.warnings)
+    await client.create("orders")
+    started.servers[0].beating.cancel()
+    await asyncio.sleep(0.6)
+    assert "to append to orders" in (await client.ask(GetHealth())).errors[0]
+    await started.servers[0].beat()
     await started.servers[1].beat()
+    assert (await client.ask(GetHealth())).errors == ()
     states = [s.state for s in (await client.ask(GetServers())).servers]
     assert states == ["alive"] * 3
 
