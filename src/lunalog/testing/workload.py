@@ -117,6 +117,7 @@ class Workload:
     async def _rest(self, writer: StreamWriter, name: str) -> None:
         self._resting.add(name)
         try:
+            await asyncio.sleep(0.2)  # one that is resigning has a turn to be told so
             while writer.is_leading:  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
         finally:
