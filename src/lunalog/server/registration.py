@@ -135,7 +135,7 @@ class Registration:
             server.name,
             server.identity.incarnation,
             server.identity.boot,
-            server.log.synced_position,
+            self._position(),
             server.log.may_have_lost,
             server.config.host,
             server.address[1],
@@ -145,6 +145,14 @@ class Registration:
         )
         found: Registered = await connection.request(request, timeout=REQUEST_TIMEOUT_S)
         return found
+
+    def _position(self) -> int:
+        """How far the log reaches; at first as the disk had it, without what this start has written.
+
+        What a start writes would make up for a few batches that an old disk image lacks (R19).
+        """
+        log = self._server.log
+        return log.synced_position if self.registered.is_set() else log.found_position
 
     async def _adopt(self, registered: Registered) -> None:
         """Take the incarnation that the master gave, durably, before anything is served under it."""

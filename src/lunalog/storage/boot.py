@@ -179,7 +179,8 @@ class Boot:
             replayed.tag, self._boot,
         )  # fmt: skip
         extent = await extents.create(self._disk, number, config.extent_bytes)
-        wal.number, wal.before = replayed.number, replayed.before
+        wal.number = wal.first_number = replayed.number
+        wal.before = replayed.before
         wal.synced_to = replayed.end
         wal.enter(extent, replayed.end)
         put = Put(replayed.tail, None, 0)

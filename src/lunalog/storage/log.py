@@ -158,6 +158,11 @@ class Log:
         return self._wal.number - 1
 
     @property
+    def found_position(self) -> int:
+        """What `synced_position` was when this start found the log, before it wrote anything (R19)."""
+        return self._wal.first_number - 1
+
+    @property
     def is_full(self) -> bool:
         """True when appends must be refused, so that fences still find room (D3)."""
         return self._wal.is_full

@@ -84,6 +84,8 @@ class SimulatedCluster:
         self.journals: dict[str, SingleWriteJournal] = {}
         self.damaged: set[str] = set()
         self.ever_damaged: set[str] = set()
+        self.reported: dict[str, int] = {}
+        """How far the masters know each server's log to reach."""
         self.server_config = ServerConfig(
             extent_bytes=2 * limits.MESSAGE_BYTES_MAX, tail_cache_bytes=limits.MIB
         )
@@ -160,6 +162,11 @@ class SimulatedCluster:
                     found.append(f"{row.id} at {member.server}: {held!r}")
         return found
 
+    def position(self, node: SimulatedNode) -> int:
+        """How far a server's log reaches."""
+        server = self.servers.get(node.name)
+        return server.log.synced_position if server is not None else 0
+
     def harmed(self, node: SimulatedNode) -> None:
         """Note that a server's disk may lose what it had said was durable."""
         self.damaged.add(node.name)
@@ -175,6 +182,9 @@ class SimulatedCluster:
             if key.startswith(records.HEADS):
                 head = records.decode(value, records.HeadRecord, key).head
                 self.history.heads.append(HeadChange(at, head))
+            elif key.startswith(records.SERVERS):
+                known = records.decode(value, records.ServerRecord, key)
+                self.reported[known.name] = known.synced_position
             elif key.startswith(records.ROWS):
                 row = records.decode(value, SealedSegment, key)
                 self.history.rows.append(RowChange(at, records.stream_of(key), row))

@@ -115,10 +115,13 @@ def restore_image(nemesis: Nemesis) -> str | None:
     found = _any_disk(nemesis)
     if found is None:
         return None
-    image = nemesis.images.get(found[1].name)
+    node, disk = found
+    image, position = nemesis.images.get(disk.name, (None, 0))
     if image is None or nemesis.chance.random() < 0.3:
-        nemesis.images[found[1].name] = found[1].snapshot()
-        return f"{found[1].name} is copied"
+        nemesis.images[disk.name] = disk.snapshot(), nemesis.targets.position(node)
+        return f"{disk.name} is copied"
+    if nemesis.targets.reported(node) <= position:
+        return None
     return _damage(nemesis, lambda disk: disk.restore(image), found)
 
 

@@ -34,6 +34,8 @@ class Targets:
         damages_most: How many servers may lose durable bytes in the whole run: A-1 at most.
         damaged: Called with a server before its durable bytes are harmed, and before each crash
             that may show the harm.
+        position, reported: How far a server's log reaches, and how far the masters know it to reach.
+            An image behind which nothing was reported yet cannot be told from the disk itself (R19).
     """
 
     simulation: Simulation
@@ -43,6 +45,8 @@ class Targets:
     damages_most: int = 0
     store: SimulatedStore | None = None
     damaged: Callable[[SimulatedNode], None] = lambda node: None
+    position: Callable[[SimulatedNode], int] = lambda node: 0
+    reported: Callable[[SimulatedNode], int] = lambda node: 1
 
     @property
     def nodes(self) -> list[SimulatedNode]:

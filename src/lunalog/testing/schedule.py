@@ -68,6 +68,8 @@ class Schedule:
                 damages_most=self.shape.ack_quorum - 1,
                 store=self.cluster.store,
                 damaged=self.cluster.harmed,
+                position=self.cluster.position,
+                reported=lambda node: self.cluster.reported.get(node.name, 0),
             )
         )
 
