@@ -31,6 +31,7 @@ REGRESSIONS = {
     7271: "an older checkpoint did not trust two takeovers in a row",
     12036: "a segment that was carried over whole was taken for lost metadata",
     30989: "a head that was read before a certificate was given was held against it",
+    50829: "an old disk image was put back before anything behind it had been reported",
     77: "a checkpoint forgot frames whose OPEN record was damaged",
 }
 

@@ -167,11 +167,6 @@ class Log:
         """True when appends must be refused, so that fences still find room (D3)."""
         return self._wal.is_full
 
-    @property
-    def sync_ms(self) -> float:
-        """Moving average of what a write and its sync take."""
-        return self._wal.sync_ms
-
     # ------------------------------------------------------------ writing
 
     def put(self, records: list[Record], done: Callable[[], None] | None = None) -> None:
