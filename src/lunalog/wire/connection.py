@@ -127,6 +127,8 @@ class Connection(asyncio.BufferedProtocol):
         if not self._out or self._transport is None:
             return
         out, self._out = self._out, []
+        if self._transport.is_closing():
+            return  # the peer is gone, and `connection_lost` is on its way
         if self._transport.get_write_buffer_size() > limits.SEND_QUEUE_BYTES_MAX:
             self.close(OverloadedError(f"{self!r} takes too little of what is sent to it"))
             return

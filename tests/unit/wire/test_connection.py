@@ -360,6 +360,9 @@ class Silent(asyncio.Transport):
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass
 
+    def is_closing(self) -> bool:
+        return self.is_closed
+
     def get_write_buffer_size(self) -> int:
         return 0
 
@@ -668,5 +671,25 @@ def test_a_hello_of_a_later_version_may_have_more_to_say():
         connection = await world.dial(hello=later)
         assert connection.is_open
         assert world.hellos == [later]
+
+    play(story)
+
+
+def test_what_is_sent_to_a_transport_that_has_closed_is_dropped(monkeypatch):
+    """uvloop raises then: the peer is gone before `connection_lost` has told so."""
+
+    async def story(world: World) -> None:
+        ours = await world.pair()
+        transport = ours._transport
+
+        def writelines(_: object) -> None:
+            raise RuntimeError("the handler is closed")
+
+        transport.abort()
+        monkeypatch.setattr(type(transport), "writelines", writelines)
+        ours.push(SAMPLES["CloseSlot"])
+        ours.flush()
+        await asyncio.sleep(0.1)
+        assert ours.closed_by is not None
 
     play(story)
