@@ -42,6 +42,10 @@ from lunalog.wire.messages import GetStream, Read
 HEDGE_S: Final = 0.25
 """A replica that says nothing for this long past its wait gets company."""
 READ_TIMEOUT_S: Final = 5.0
+READ_TIMEOUT_S_MAX: Final = 60.0
+"""How long a replica may take that sends all the while."""
+PORTION_BYTES_MIN: Final = 16 * limits.KIB
+"""The least that is asked for at once on a slow link; a larger frame comes alone."""
 LOOK_TIMEOUT_S: Final = 1.0
 REFRESH_MS_MAX: Final = 200
 """Cap of the pauses between looks at the metadata while it and the servers disagree."""
@@ -80,6 +84,59 @@ class _Retry:
     look: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """What the replicas of one place are asked for."""
+
+    place: InSegment
+    position: int
+    wait_ms: int
+    bytes_max: int
+    is_thorough: bool
+    is_confirmed: bool
+    """True when the metadata was read again and names this place: hints to the contrary are old."""
+
+    @property
+    def wait_s(self) -> float:
+        """How long a replica may wait for events; a sealed segment gets none."""
+        return self.wait_ms / 1000 if self.place.end is None else 0.0
+
+
+class _Answers:
+    """What the replicas that were asked have said so far."""
+
+    def __init__(self, ask: _Ask) -> None:
+        self.fetched: Fetched | None = None
+        self._ask = ask
+        self._is_idle = self._is_hinted = False
+
+    def add(self, answer: Fetched | Nothing | _Retry | None) -> None:
+        """Note what one of them said."""
+        if isinstance(answer, Fetched):
+            self.fetched = self.fetched or answer
+        elif isinstance(answer, Nothing):
+            self._is_idle = True
+        elif answer is not None and not self._ask.is_confirmed:
+            self._is_hinted = True
+
+    def suffice(self, *, is_waiting: bool) -> bool:
+        """Tell whether nobody else need be asked; `is_waiting`: another answer is on its way."""
+        if self.fetched is not None:
+            return True
+        if self._ask.place.end is not None:
+            return False  # somebody holds it
+        return (self._is_idle and not self._ask.is_thorough) or (self._is_hinted and not is_waiting)
+
+    @property
+    def sum(self) -> Fetched | Nothing | _Retry:
+        """What they say together."""
+        if self.fetched is not None:
+            return self.fetched
+        if self._is_idle and self._ask.place.end is None and not self._is_hinted:
+            return Nothing(self._ask.place)
+        return _Retry(look=True)
+
+
 class Fetcher:
     """What one reader reads through."""
 
@@ -95,6 +152,8 @@ class Fetcher:
         self._choice = ReplicaChoice(spread)
         self._known = 0
         """Highest committed sequence that a replica of this stream has told us of (I10)."""
+        self._portion = limits.FRAME_BYTES_MAX
+        """What is asked for at once: halved by each answer that is slow, doubled by each other (N3)."""
         self._last_error: LunalogError | None = None
 
     async def fetch(
@@ -118,30 +177,26 @@ class Fetcher:
         """
         deadline = self._runtime.now() + self._config.operation_timeout_ms / 1000
         backoff = Backoff(self._runtime, REFRESH_MS_MAX)
+        confirmed: Place | None = None
         while True:
             if self._watch.gone is not None:
                 raise self._watch.gone
             place = reading.locate(self._watch.view, position)
-            result: Fetched | Nothing | _Retry
             if isinstance(place, AtTail):
-                result = Nothing(place)
-                if wait_ms and not await self._moved(wait_ms / 1000):
-                    return result
-                if wait_ms:
-                    continue
-            elif isinstance(place, InSegment):
-                result = await self._ask_any(
-                    place, position, wait_ms=wait_ms, bytes_max=bytes_max, is_thorough=is_thorough
-                )
-            else:
-                result = _Retry(look=True)
+                if not wait_ms or not await self._moved(wait_ms / 1000):
+                    return Nothing(place)
+                continue
+            result: Fetched | Nothing | _Retry = _Retry(look=True)
+            if isinstance(place, InSegment):
+                ask = _Ask(place, position, wait_ms, bytes_max, is_thorough, place == confirmed)
+                result = await self._ask_any(ask)
             if not isinstance(result, _Retry):
                 return result
             if result.look:
                 if self._runtime.now() >= deadline and not wait_ms:
                     raise self._nobody_serves(place, position)
                 await self._moved(backoff.next_s())
-                await self._look()
+                confirmed = place if await self._look() else None
 
     def _nobody_serves(self, place: Place, position: int) -> LunalogError:
         where = f"segment {place.segment}" if isinstance(place, InSegment) else "no known segment"
@@ -185,8 +240,8 @@ class Fetcher:
             return False
         return True
 
-    async def _look(self) -> None:
-        """Re-read the metadata: what servers hint at decides nothing (R13)."""
+    async def _look(self) -> bool:
+        """Re-read the metadata: what servers hint at decides nothing (R13).  True when it was had."""
         try:
             reply = await self._link.request(GetStream(self._watch.name), LOOK_TIMEOUT_S)
         except StreamNotFoundError as error:
@@ -196,53 +251,63 @@ class Fetcher:
         else:
             if reply.view.head.stream == self._watch.stream:
                 self._watch.merge(reply.view)
+                return True
+        return False
 
     # ------------------------------------------------------------------ replicas
 
-    async def _ask_any(
-        self, place: InSegment, position: int, *, wait_ms: int, bytes_max: int, is_thorough: bool
-    ) -> Fetched | Nothing | _Retry:
-        """Ask replicas until one answers, a second one when the first takes too long."""
-        order = self._choice.order(place.members, self._watch.view.servers, self._runtime.now())
-        waiting = deque(order)
+    async def _ask_any(self, ask: _Ask) -> Fetched | Nothing | _Retry:
+        """Ask replicas until one answers, a second one when the first takes too long.
+
+        One that has nothing ends no answer that is on its way from another; what it hints at is
+        looked into once nobody has the position.
+        """
+        place, answers = ask.place, _Answers(ask)
+        waiting = deque(
+            self._choice.order(place.members, self._watch.view.servers, self._runtime.now())
+        )
         running: list[tuple[asyncio.Task[Any], ServerAddress]] = []
         moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         leave = self._watch.subscribe(_setter(moved))
-        may_stop = place.end is None
-        is_idle = is_slow = False
+        is_slow = False
         try:
-            while waiting or running:
+            while (waiting or running) and not answers.suffice(is_waiting=bool(running)):
                 if waiting and (is_slow or not running):
                     server = waiting.popleft()
-                    ask = self._ask(server, place, position, wait_ms=wait_ms, bytes_max=bytes_max)
-                    running.append((self._tasks.start(ask, f"read-{server.member}"), server))
-                limit = wait_ms / 1000 + HEDGE_S if waiting else None
-                tasks = [task for task, _ in running]
+                    running.append((self._start(ask, server), server))
+                limit = ask.wait_s + HEDGE_S if waiting else None
                 done, _ = await asyncio.wait(
-                    [*tasks, moved], timeout=limit, return_when=asyncio.FIRST_COMPLETED
+                    [moved, *(task for task, _ in running)],
+                    timeout=limit,
+                    return_when=asyncio.FIRST_COMPLETED,
                 )
                 is_slow = not done
+                if is_slow:
+                    self._portion = max(PORTION_BYTES_MIN, self._portion // 2)
                 for task, server in [entry for entry in running if entry[0].done()]:
                     running.remove((task, server))
-                    result = self._judge(task.result(), server, place)
-                    if result is None:
-                        continue
-                    if not isinstance(result, Nothing):
-                        return result
-                    is_idle = True
-                    if may_stop and not is_thorough:
-                        return result
-                if moved.done():
-                    if self._watch.gone or self._place_of(position) != place:
+                    answers.add(self._judge(task.result(), server, place))
+                if answers.fetched is None and moved.done():
+                    if self._watch.gone or self._place_of(ask.position) != place:
                         return _Retry(look=False)
                     moved = asyncio.get_running_loop().create_future()
                     leave()
                     leave = self._watch.subscribe(_setter(moved))
-            return Nothing(place) if is_idle and may_stop else _Retry(look=True)
+            return answers.sum
         finally:
             leave()
             for task, _ in running:
                 task.cancel()
+
+    def _start(self, ask: _Ask, server: ServerAddress) -> asyncio.Task[Any]:
+        work = self._ask(
+            server,
+            ask.place,
+            ask.position,
+            wait_ms=ask.wait_ms,
+            bytes_max=min(ask.bytes_max, self._portion),
+        )
+        return self._tasks.start(work, f"read-{server.member}")
 
     def _place_of(self, position: int) -> Place | None:
         try:
@@ -269,7 +334,9 @@ class Fetcher:
         )
         try:
             connection = await self._links.connection(server)
-            head, body = await connection.request(read, timeout=wait_ms / 1000 + READ_TIMEOUT_S)
+            head, body = await connection.request(
+                read, timeout=wait_ms / 1000 + READ_TIMEOUT_S, timeout_max=READ_TIMEOUT_S_MAX
+            )
             if head.status is not ReadStatus.HELD:
                 return FramesHead(head.end, head.committed, head.chain, head.status)
             return self._checked(head, body, place, position)
@@ -296,10 +363,11 @@ class Fetcher:
     def _judge(
         self, answer: Fetched | FramesHead | LunalogError, server: ServerAddress, place: InSegment
     ) -> Fetched | Nothing | _Retry | None:
-        """What an answer means; none: this replica is of no use now."""
+        """What an answer means; none: this replica is of no use now, a retry: so it hints."""
         name, now = server.member.server, self._runtime.now()
         if isinstance(answer, Fetched):
             self._choice.served(name)
+            self._portion = min(2 * self._portion, limits.FRAME_BYTES_MAX)
             return answer
         if isinstance(answer, LunalogError):
             self._last_error = answer

@@ -16,7 +16,6 @@ from lunalog import limits
 from lunalog.errors import (
     AvailabilityError,
     CorruptFrameError,
-    DeadlineExceededError,
     InvariantError,
     LunalogError,
     OverloadedError,
@@ -28,6 +27,7 @@ from lunalog.runtime import Address, Runtime
 from lunalog.wire import codec
 from lunalog.wire.codec import Buffer, FramesHead, Kind
 from lunalog.wire.messages import ANSWERS, Failure, Hello, Message, Welcome
+from lunalog.wire.patience import Patience
 
 HANDSHAKE_TIMEOUT_S: Final = 5.0
 BUFFER_BYTES_MIN: Final = 16 * limits.KIB
@@ -90,6 +90,8 @@ class Connection(asyncio.BufferedProtocol):
         self._buffer = bytearray(BUFFER_BYTES_MIN)
         self._view = memoryview(self._buffer)
         self._filled = 0
+        self.received_bytes = 0
+        """All that ever arrived."""
         self._magic_left = 0
         self._out: list[Buffer] = []
         self._flush_is_due = False
@@ -177,8 +179,13 @@ class Connection(asyncio.BufferedProtocol):
         if self.closed_by is None and self._transport is not None:
             self._transport.resume_reading()
 
-    async def request(self, message: Message, *, timeout: float) -> Any:
+    async def request(
+        self, message: Message, *, timeout: float, timeout_max: float | None = None
+    ) -> Any:
         """Send a request and wait for its reply.
+
+        With `timeout_max`, a peer that sends has up to that long: a long answer takes its time on a
+        slow link, and asking again would only start it anew (N3).
 
         Returns the reply message; for a `Read`, the pair (FramesHead, bytes of frames).
 
@@ -196,21 +203,12 @@ class Connection(asyncio.BufferedProtocol):
         answer: asyncio.Future[Any] = self._loop.create_future()
         self._pending[number] = answer, ANSWERS[type(message)]
         self.send(codec.control(Kind.REQUEST, number, message))
-        timer = self._loop.call_later(
-            timeout, self._expire, number, type(message).__name__, timeout
-        )
+        patience = Patience(self, answer, type(message).__name__, timeout, timeout_max or timeout)
         try:
             return await answer
         finally:
-            timer.cancel()
+            patience.end()
             self._pending.pop(number, None)
-
-    def _expire(self, number: int, what: str, timeout: float) -> None:
-        answer, _ = self._pending.get(number, (None, None))
-        if answer is not None and not answer.done():
-            answer.set_exception(
-                DeadlineExceededError(f"no answer to {what} within {timeout:g} s from {self!r}")
-            )
 
     def close(self, error: LunalogError | None = None) -> None:
         """End the connection; what is queued is still sent.  With `error`, the peer is told it."""
@@ -291,6 +289,7 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Handle every whole message that has arrived."""
         self._filled += nbytes
+        self.received_bytes += nbytes
         try:
             self._consume()
         except Exception as error:  # noqa: BLE001  a bug of ours: the node ends (P5, R27)

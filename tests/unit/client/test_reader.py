@@ -4,14 +4,17 @@ import asyncio
 import contextlib
 from dataclasses import replace
 
+import msgspec
 import pytest
 
+from lunalog import limits
 from lunalog.client.fetch import Fetcher
 from lunalog.client.reader import EndState, ReadOptions, StreamReader
 from lunalog.errors import (
     ClosedError,
     DeadlineExceededError,
     GoneError,
+    NotOpenError,
     ServerUnavailableError,
     StreamNotFoundError,
     TruncatedError,
@@ -27,6 +30,7 @@ from lunalog.types import (
     StreamView,
 )
 from lunalog.wire.codec import ReadStatus
+from lunalog.wire.messages import GetStream
 
 ONE, TWO, THREE = SegmentId(1, 0), SegmentId(1, 1), SegmentId(2, 0)
 MEMBERS = tuple(Member(f"s{n}", 1) for n in range(3))
@@ -319,6 +323,57 @@ async def test_a_silent_replica_gets_company(story, runtime):
     started = runtime.now()
     assert await sequences(story.reader()) == list(range(9))
     assert runtime.now() - started < 1.5
+
+
+async def test_a_replica_without_the_segment_ends_no_slow_answer_of_another(story):
+    """Two replicas answer slowly, the third was wiped: its "not here" must not start all anew."""
+    story.fill(ONE, 0, 9)
+    story.show(rows=[row(ONE, 0, 9)])
+    story.tell()
+    loop = asyncio.get_running_loop()
+    for server in story.servers[:2]:
+        server.fault = lambda c, r, m, server=server: (
+            loop.call_later(1.0, server.on_read, c, r, m) is not None
+        )
+    story.servers[2].fault = lambda c, r, m: c.fail(r, NotOpenError("not here")) or True
+    assert await sequences(story.reader()) == list(range(9))
+    assert [len(s.reads) for s in story.servers] == [1, 1, 1]
+
+
+async def test_a_wiped_replica_of_an_open_segment_does_not_hide_its_end(story):
+    """Its hint is looked into once a fetch; then what the others say counts."""
+    story.fill(ONE, 0, 9)
+    story.show(rows=[], opened=ONE)
+    story.tell()
+    story.servers[0].fault = lambda c, r, m: c.fail(r, NotOpenError("not here")) or True
+    assert await sequences(story.reader()) == list(range(9))
+    reader = story.reader(9)
+    assert await reader.try_next() is None
+    assert len(story.master.asked_for(GetStream)) <= 3
+
+
+async def test_a_slow_answer_makes_the_next_portion_smaller_and_a_fast_one_larger(story):
+    """On a slow link a reader asks for what comes in time (N3)."""
+    story.fill(ONE, 0, 90)
+    story.show(rows=[row(ONE, 0, 90)])
+    story.tell()
+    reader = story.reader(config=replace(story.config, read_ahead_bytes=2 * limits.FRAME_BYTES_MAX))
+    loop = asyncio.get_running_loop()
+    for server in story.servers:
+        server.fault = lambda c, r, m, server=server: (
+            loop.call_later(0.3, server.on_read, c, r, replace_bytes(m)) is not None
+        )
+    await anext(reader)
+    story.servers[0].fault = story.servers[1].fault = story.servers[2].fault = None
+    await sequences(reader)
+    sizes = [read.bytes_max for server in story.servers for read in server.reads]
+    assert max(sizes) == limits.FRAME_BYTES_MAX
+    assert limits.FRAME_BYTES_MAX // 2 in sizes
+
+
+def replace_bytes(read):
+    """One frame of it."""
+    return msgspec.structs.replace(read, bytes_max=1)
 
 
 async def test_a_replica_cut_off_from_the_leader_hides_nothing_for_long(story):

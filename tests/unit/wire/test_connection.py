@@ -187,22 +187,6 @@ def test_cancelling_stops_the_waiting_and_a_late_answer_is_nobodys():
     play(story)
 
 
-def test_a_deadline_and_the_end_of_the_connection_may_come_at_once():
-    """In one turn of the loop: whichever is first counts, and nothing is left."""
-
-    async def story(world: World) -> None:
-        ours = await world.pair()
-        asking = start(ours.request(Ping(), timeout=1.0))
-        await asyncio.sleep(0)
-        number = next(iter(ours._pending))
-        ours.close()
-        ours._expire(number, "Ping", 1.0)
-        assert isinstance(await failed(asking), ServerUnavailableError)
-        await asyncio.sleep(2)
-
-    play(story)
-
-
 # ------------------------------------------------------------------------------- the end
 
 
