@@ -14,7 +14,7 @@ import click
 from lunalog.cli import exits
 from lunalog.cli.options import DEFAULT_URL, Settings, shared
 from lunalog.cli.render import count, show_rows
-from lunalog.cli.running import connected, note, run
+from lunalog.cli.running import connected, note, past_return, run
 from lunalog.errors import AvailabilityError, LunalogError
 
 if TYPE_CHECKING:
@@ -207,6 +207,7 @@ async def _detach(
                 code = child.returncode if child.returncode > 0 else exits.ERROR
                 raise exits.CommandError(last[0].removeprefix("error: "), code)
             await asyncio.sleep(PAUSE_S)
+        await past_return()
     except asyncio.CancelledError:
         child.terminate()
         await asyncio.get_running_loop().run_in_executor(None, child.wait)

@@ -72,6 +72,18 @@ async def _until_signal(work: Coroutine[Any, Any, T]) -> T:
             loop.remove_signal_handler(signum)
 
 
+async def past_return() -> None:
+    """From here on no signal ends the command: what it did stands, and its exit code must say so.
+
+    Raises `CancelledError` if Ctrl-C came before.
+    """
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.remove_signal_handler(signum)
+        signal.signal(signum, signal.SIG_IGN)
+    await asyncio.sleep(0)
+
+
 @contextlib.asynccontextmanager
 async def time_limit(settings: Settings, what: str) -> AsyncIterator[None]:
     """Raise `DeadlineExceededError` when the body takes longer than `--timeout`."""
