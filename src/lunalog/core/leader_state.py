@@ -228,13 +228,13 @@ class LeaderState:
 
     def trim(self) -> None:
         """Let go of frames that nobody will ask for."""
-        current = self.current
-        if current is None:
-            return
+        current, outbox = self.current, self.outbox
+        if current is None or not (outbox.is_over or current.is_on_all(outbox.oldest_end)):
+            return  # the common case: an ack of one that is not the last
         floor = current.floor
         if self.next is not None:
             floor = min(floor, self.next.floor)
-        self.outbox.trim(min(floor, self.committed), self.committed)
+        outbox.trim(min(floor, self.committed), self.committed)
 
     # ------------------------------------------------------------------ appends
 

@@ -63,6 +63,16 @@ class Outbox:
         self._frames.append(SentFrame(self.tail, self.chain, frame))
         return self.tail
 
+    @property
+    def oldest_end(self) -> Sequence:
+        """End of the oldest frame that is kept; the tail if none is."""
+        return self._frames[0].end if self._frames else self.tail
+
+    @property
+    def is_over(self) -> bool:
+        """True when more is kept than slow replicas may cost."""
+        return self.bytes > self.bytes_max
+
     def chain_at(self, sequence: Sequence) -> Chain | None:
         """Return the chain at a bound between frames; none if it is no such bound or not kept."""
         if sequence == self.start:
@@ -90,7 +100,7 @@ class Outbox:
         frames = self._frames
         while frames:
             oldest = frames[0]
-            if oldest.end > floor and (self.bytes <= self.bytes_max or oldest.end > committed):
+            if oldest.end > floor and (not self.is_over or oldest.end > committed):
                 return
             frames.popleft()
             self.start, self.start_chain = oldest.end, oldest.chain

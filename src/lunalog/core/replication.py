@@ -110,6 +110,13 @@ class SegmentReplication:
         found = [r.matched for r in self.replicas if r.failure is None and not r.is_behind]
         return min(found) if found else self.held
 
+    def is_on_all(self, end: Sequence) -> bool:
+        """True if every replica that may still ask for frames has everything below `end`."""
+        for replica in self.replicas:  # a loop, because this runs once an ack
+            if replica.matched < end and replica.failure is None and not replica.is_behind:
+                return False
+        return True
+
     def replica(self, member: Member) -> Replica:
         """Return the member's state."""
         for found in self.replicas:
@@ -127,7 +134,7 @@ class SegmentReplication:
         if end > tail:
             raise PeerError(f"{replica.member} acked {end} of {self.id}; only {tail} were written")
         replica.matched = end
-        return self._count()
+        return end > self.held and self._count()
 
     def _count(self) -> bool:
         held = sorted([replica.matched for replica in self.replicas])[-self._ack_quorum]
