@@ -141,11 +141,13 @@ def mark(slot: int, committed: Sequence) -> bytes:
 
 
 def decode_u64(body: Buffer) -> int:
-    """Read the number that starts the body of APPEND, ACK and MARK."""
+    """Read the sequence that starts the body of APPEND, ACK and MARK."""
     try:
         found: int = U64.unpack_from(body)[0]
     except struct.error as error:
         raise CorruptFrameError("data message is too short") from error
+    if found > limits.SEQUENCE_MAX:  # it goes into records and messages that refuse such a one
+        raise CorruptFrameError(f"{found} is no sequence")
     return found
 
 
@@ -164,6 +166,8 @@ def decode_frames(body: memoryview) -> tuple[FramesHead, memoryview]:
         head = FramesHead(end, committed, chain, ReadStatus(status))
     except (struct.error, ValueError) as error:
         raise CorruptFrameError(f"not a FRAMES message: {error}") from error
+    if end > limits.SEQUENCE_MAX or committed > limits.SEQUENCE_MAX:
+        raise CorruptFrameError(f"not a FRAMES message: {end} or {committed} is no sequence")
     return head, body[FRAMES_HEAD.size :]
 
 
