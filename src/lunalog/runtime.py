@@ -208,9 +208,12 @@ class TcpNetwork:
     USER_TIMEOUT_MS = 10_000
 
     async def connect(self, factory: ProtocolFactory, address: Address) -> None:
-        """Dial `address`; raises `OSError`."""
+        """Dial `address`; raises `OSError`, also for what a peer told and is no address (H1)."""
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_connection(factory, *address)
+        try:
+            transport, _ = await loop.create_connection(factory, *address)
+        except (ValueError, OverflowError) as error:
+            raise OSError(f"{address!r:.200} is no address: {error}") from error
         self._tune(transport.get_extra_info("socket"))
 
     async def listen(self, factory: ProtocolFactory, address: Address) -> TcpListener:

@@ -175,3 +175,19 @@ async def test_tcp_carries_bytes_both_ways():
     await listener.close()
     with pytest.raises(OSError, match=r"Connect call failed|refused"):
         await network.connect(Client, listener.address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        ("127.0.0.1", 1 << 16),
+        ("127.0.0.1", -1),
+        ("127.0.0.1", 1 << 63),
+        ("x" * 64 + ".invalid", 7600),
+        ("\0", 7600),
+    ],
+)
+async def test_what_a_peer_told_and_is_no_address_cannot_be_reached_and_ends_nobody(address):
+    """H1: a server dials what a certificate names as its sources."""
+    with pytest.raises(OSError, match="no address|not known|failure"):
+        await SystemRuntime().network.connect(asyncio.Protocol, address)
