@@ -33,6 +33,8 @@ LeaderIncarnation = Annotated[bytes, msgspec.Meta(max_length=16)]
 
 STREAM_NAME = re.compile(r"[A-Za-z0-9._/-]{1,255}", re.ASCII)
 NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+LAST_US: Final = 253_402_300_799_000_000
+"""The last second that `datetime` can show, in microseconds since 1970."""
 
 
 class SegmentId(msgspec.Struct, frozen=True, order=True, array_like=True, gc=False):
@@ -195,7 +197,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     @property
     def appended_at(self) -> datetime.datetime:
         """The leader's clock when the event was appended."""
-        return datetime.datetime.fromtimestamp(self.appended_us / 1e6, datetime.UTC)
+        seconds = min(self.appended_us, LAST_US) / 1e6  # a clock gone wild hides no event (C1)
+        return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
 
 class Role(enum.Enum):

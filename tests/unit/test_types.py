@@ -88,3 +88,9 @@ def test_an_older_record_is_read_with_the_defaults_of_newer_fields():
 def test_the_clock_of_an_event_is_for_people():
     event = Event(0, 1, b"x", 1_700_000_000_000_000)
     assert event.appended_at == datetime.datetime(2023, 11, 14, 22, 13, 20, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize("us", [253_402_300_799_999_999, 253_402_300_800_000_000, 2**64 - 1])
+def test_a_clock_gone_wild_hides_no_event(us):
+    """C1: what a leader's clock said decides nothing, so nothing fails on it either."""
+    assert Event(1, 1, b"x", us).appended_at.year == 9999
