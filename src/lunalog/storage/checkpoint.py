@@ -167,9 +167,10 @@ def decode(data: bytes, number: int) -> Contents | None:
     if crc32c(body) != crc:
         return None
     try:
-        return _decoder.decode(body)
+        contents = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
+    return contents if contents.number == number else None
 
 
 async def write_file(disk: Disk, temporary: str, name: str, buffers: list[bytes]) -> None:

@@ -59,6 +59,12 @@ def test_a_whole_file_of_another_shape_is_damage() -> None:
     assert checkpoint.decode(data, 3) is None
 
 
+def test_a_file_whose_name_and_content_disagree_is_damage() -> None:
+    body = encoded(contents(3))[checkpoint.HEAD_BYTES :]
+    head = checkpoint.HEAD.pack(b"LLC1", 1, 4, len(body), checkpoint.crc32c(body))
+    assert checkpoint.decode(head + checkpoint.CRC.pack(checkpoint.crc32c(head)) + body, 4) is None
+
+
 def test_replay_tells_facts_before_ends() -> None:
     assert contents().replay() == [
         PromiseRecord(STREAM, Promise(4, ANN)), EndRecord(STREAM, SEGMENT, 5, 20, 123, 18),
