@@ -24,7 +24,10 @@ class Splitter(Protocol):
     """Cuts a byte stream into events, chunk by chunk."""
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the events that `chunk` completed."""
+        """Return the events that `chunk` completed.
+
+        Raises `PayloadTooLargeError` where an event is refused, after all before it were returned.
+        """
         ...
 
     def finish(self) -> list[bytes]:
@@ -40,9 +43,11 @@ class DelimitedSplitter:
         self._parts: list[bytes] = []
         self._held = 0
         self._count = 0
+        self._refusal: PayloadTooLargeError | None = None
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Split a chunk; what comes behind its last delimiter waits."""
+        self._check()
         events = chunk.split(self._delimiter)
         rest = events.pop()
         if events:
@@ -51,22 +56,34 @@ class DelimitedSplitter:
                 self._parts.clear()
                 self._held = 0
             if max(map(len, events)) > limits.PAYLOAD_BYTES_MAX:
-                self._refuse_large(events)
+                return self._before_large(events)
             self._count += len(events)
         if rest:
             self._parts.append(rest)
             self._held += len(rest)
             if self._held > limits.PAYLOAD_BYTES_MAX:
-                raise too_large(self._count, self._held)
+                return self._refuse(events, self._count, self._held)
         return events
 
-    def _refuse_large(self, events: list[bytes]) -> None:
-        for i, event in enumerate(events):
-            if len(event) > limits.PAYLOAD_BYTES_MAX:
-                raise too_large(self._count + i, len(event))
+    def _before_large(self, events: list[bytes]) -> list[bytes]:
+        large = (i for i, event in enumerate(events) if len(event) > limits.PAYLOAD_BYTES_MAX)
+        at = next(large)
+        return self._refuse(events[:at], self._count + at, len(events[at]))
+
+    def _refuse(self, before: list[bytes], index: int, length: int) -> list[bytes]:
+        """Refuse an event now, or by the next call when others come before it."""
+        self._refusal = too_large(index, length)
+        if not before:
+            raise self._refusal
+        return before
+
+    def _check(self) -> None:
+        if self._refusal is not None:
+            raise self._refusal
 
     def finish(self) -> list[bytes]:
         """Return the rest as an event if there is one."""
+        self._check()
         if not self._held:
             return []
         last = b"".join(self._parts)
@@ -91,7 +108,9 @@ class LengthSplitter:
             while len(view) - at >= LENGTH.size:
                 (length,) = LENGTH.unpack_from(view, at)
                 if length > limits.PAYLOAD_BYTES_MAX:
-                    raise too_large(self._count + len(events), length)
+                    if events:
+                        break  # those first; the next call refuses it
+                    raise too_large(self._count, length)
                 end = at + LENGTH.size + length
                 if end > len(view):
                     break
@@ -103,6 +122,7 @@ class LengthSplitter:
 
     def finish(self) -> list[bytes]:
         """Return nothing; raises `UsageError` if an event is cut off."""
+        self.feed(b"")
         if self._buffer:
             raise UsageError(
                 f"the input ends in the middle of event {self._count} (counted from 0); "

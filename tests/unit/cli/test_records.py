@@ -77,12 +77,28 @@ def test_a_length_past_the_limit_is_refused_before_anything_is_kept():
 
 def test_a_line_past_the_limit_is_refused_with_its_number_finished_or_not():
     big = b"x" * (limits.PAYLOAD_BYTES_MAX + 1)
-    with pytest.raises(PayloadTooLargeError, match="event 1"):
-        DelimitedSplitter(b"\n").feed(b"a\n" + big + b"\nb\n")
+    splitter = DelimitedSplitter(b"\n")
+    with pytest.raises(PayloadTooLargeError, match="event 0"):
+        splitter.feed(big + b"\nb\n")
     splitter = DelimitedSplitter(b"\n")
     splitter.feed(b"a\nb\n")
     with pytest.raises(PayloadTooLargeError, match="event 2"):
         splitter.feed(big)
+
+
+@pytest.mark.parametrize("call", ["feed", "finish"])
+def test_events_before_one_that_is_refused_come_out_however_the_input_is_cut(call):
+    big = limits.PAYLOAD_BYTES_MAX + 1
+    inputs = (
+        (DelimitedSplitter(b"\n"), b"a\nb\n" + b"x" * big + b"\nc\n"),
+        (DelimitedSplitter(b"\n"), b"a\nb\n" + b"x" * big),
+        (LengthSplitter(), as_length_prefixed(event(b"a")) + as_length_prefixed(event(b"b"))
+         + struct.pack("<I", big) + b"x"),
+    )  # fmt: skip
+    for splitter, text in inputs:
+        assert splitter.feed(text) == [b"a", b"b"]
+        with pytest.raises(PayloadTooLargeError, match="event 2"):
+            splitter.finish() if call == "finish" else splitter.feed(b"more\n")
 
 
 def test_formats():
