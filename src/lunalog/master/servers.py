@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from lunalog import limits
 from lunalog.core.placement import Site
 from lunalog.errors import NotActiveError, UsageError, WrongIncarnationError
 from lunalog.master.metadata import Metadata
@@ -97,7 +98,8 @@ class Servers:
         come after its successor's (N3), and says nothing of the disk: it is refused.
         """
         name = check_node_name(request.name)
-        if request.incarnation < 0 or request.boot < 0 or len(request.labels) > LABELS_MAX:
+        numbers = request.incarnation, request.boot, request.synced_position
+        if max(numbers) >= limits.SEQUENCE_MAX or len(request.labels) > LABELS_MAX:  # one more fits
             raise UsageError(f"server {name!r} registers with senseless numbers or labels")
         async with self._locks.setdefault(name, asyncio.Lock()):
             if arrival < self._arrivals.get(name, 0):
