@@ -40,6 +40,7 @@ from lunalog.wire.messages import Hello, ServerReport, Welcome
 
 logger = logging.getLogger("lunalog.server")
 NAME_BYTES: Final = 4
+TOKEN_BYTES: Final = 7
 
 
 class JournalServer:
@@ -100,7 +101,7 @@ class JournalServer:
         loop = asyncio.get_running_loop()
         self.acks = Acks(loop.call_soon)
         self.log.batch_told = self.acks.send
-        self.leaders = Leaders()
+        self.leaders = Leaders(int.from_bytes(self.runtime.random_bytes(TOKEN_BYTES)))
         self.reads = Reads(self)
         self.puller = Puller(self)
         self.registration = Registration(self, self._masters)

@@ -143,7 +143,7 @@ class ServerHandler(Handler):
         if isinstance(message, CloseSlot):
             self.slots.pop(message.slot, None)
         elif isinstance(message, LeaderAnswer):
-            self.server.leaders.answered(message)
+            self.server.leaders.answered(connection, message)
         else:
             raise PeerError(f"a journal server takes no {type(message).__name__}")
 
@@ -329,12 +329,20 @@ class Acks:
 
 
 class Leaders:
-    """Which connection leads which stream, and the questions passed on to it (R14)."""
+    """Which connection leads which stream, and the questions passed on to it (R14).
 
-    def __init__(self) -> None:
+    An answer counts only on the connection that was asked, under a token that nobody can have known
+    before: else bytes of a dead connection that arrive on a new one (N8) would answer with what was
+    committed long ago.
+
+    Args:
+        first_token: Drawn by each process; answers to an earlier one mean nothing here.
+    """
+
+    def __init__(self, first_token: int) -> None:
         self._connections: dict[StreamId, Connection] = {}
         self._asked: dict[int, tuple[Connection, int, Connection]] = {}
-        self._token = 0
+        self._token = first_token
 
     def came(self, stream: StreamId, connection: Connection) -> None:
         """A connection opened a segment of `stream`."""
@@ -360,11 +368,12 @@ class Leaders:
         self._asked[self._token] = connection, request, leader
         leader.push(LeaderAsked(self._token, message.stream, message.segment))
 
-    def answered(self, message: LeaderAnswer) -> None:
-        """Pass the answer back."""
-        found = self._asked.pop(message.token, None)
-        if found is None:
+    def answered(self, leader: Connection, message: LeaderAnswer) -> None:
+        """Pass the answer back, if it is one of whom was asked."""
+        found = self._asked.get(message.token)
+        if found is None or found[2] is not leader:
             return
+        del self._asked[message.token]
         connection, request, _ = found
         if message.failure is not None:
             connection.fail(request, codec.error_of(message.failure))

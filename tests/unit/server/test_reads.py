@@ -44,6 +44,7 @@ from lunalog.wire.messages import (
     DropStream,
     LeaderAnswer,
     LeaderAsked,
+    Ping,
     ReadPoint,
     TrimCommand,
 )
@@ -366,17 +367,46 @@ def test_r14_a_followers_question_goes_to_the_leader_and_back(run: Run) -> None:
         one = begin(asker.ask(AskLeader(STREAM, SEGMENT)))
         two = begin(asker.ask(AskLeader(STREAM, SEGMENT)))
         await leader.until(lambda: len(leader.mail.pushes) == 2)
+        first = leader.mail.pushes[0].token
         assert leader.mail.pushes == [
-            LeaderAsked(1, STREAM, SEGMENT), LeaderAsked(2, STREAM, SEGMENT),
+            LeaderAsked(first, STREAM, SEGMENT), LeaderAsked(first + 1, STREAM, SEGMENT),
         ]  # fmt: skip
         failure = codec.failure_of(ConflictError("not now"))
-        leader.connection.push(LeaderAnswer(2, 0, failure))
-        leader.connection.push(LeaderAnswer(1, FIRST + 4))
-        leader.connection.push(LeaderAnswer(1, FIRST + 9))
+        leader.connection.push(LeaderAnswer(first + 1, 0, failure))
+        leader.connection.push(LeaderAnswer(first, FIRST + 4))
+        leader.connection.push(LeaderAnswer(first, FIRST + 9))
         leader.connection.push(LeaderAnswer(77, FIRST + 9))
         assert await one == ReadPoint(FIRST + 4)
         with pytest.raises(ConflictError):
             await two
+
+    run(story)
+
+
+def test_n8_only_whom_a_server_asked_answers_and_only_this_question(run: Run) -> None:
+    """Bytes of a dead connection that arrive on a new one must not tell an old read point."""
+
+    async def story(world: World) -> None:
+        leader = await filled(world)
+        asker, other = await world.dial(), await world.dial()
+        waiting = begin(asker.ask(AskLeader(STREAM, SEGMENT)))
+        await leader.until(lambda: bool(leader.mail.pushes))
+        token = leader.mail.pushes[0].token
+        other.connection.push(LeaderAnswer(token, FIRST))
+        await other.ask(Ping())  # by now it has been taken
+        assert not waiting.done()
+        leader.connection.push(LeaderAnswer(token, FIRST + 4))
+        assert await waiting == ReadPoint(FIRST + 4)
+
+        again = await world.again()
+        await again.open()
+        asked = begin((await world.dial()).ask(AskLeader(STREAM, SEGMENT)))
+        await again.until(lambda: bool(again.mail.pushes))
+        assert again.mail.pushes[0].token != token
+
+        again.connection.push(LeaderAnswer(token, FIRST))
+        again.connection.push(LeaderAnswer(again.mail.pushes[0].token, FIRST + 4))
+        assert await asked == ReadPoint(FIRST + 4)
 
     run(story)
 
