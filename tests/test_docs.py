@@ -1,6 +1,7 @@
 """The pages say what the code says: settings, errors, exit codes, commands, messages, rules, links."""
 
 import dataclasses
+import inspect
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from lunalog.cli.main import root_command
 from lunalog.errors import LunalogError
 from lunalog.orchestrator.base import LEFT_EXIT_CODE
 from lunalog.storage import records
+from lunalog.testing import Trial
 from lunalog.wire import codec, messages
 
 HOME = Path(__file__).resolve().parent.parent
@@ -132,6 +134,32 @@ def test_the_examples_of_embedded_run_as_they_stand(number):
     assert len(blocks) == 2
     found = subprocess.run([sys.executable, "-c", blocks[number]], capture_output=True, text=True)
     assert (found.returncode, found.stderr) == (0, "")
+
+
+# ------------------------------------------------------------------------- simulating.md
+
+
+def test_the_code_of_simulating_is_that_of_the_example():
+    blocks = re.findall(r"^```python\n(.*?)^```", page("simulating.md"), re.M | re.S)
+    example = (HOME / "examples" / "test_counter.py").read_text()
+    assert blocks
+    assert all(block in example for block in blocks)
+
+
+def test_each_option_and_method_of_a_trial_stands_in_simulating_and_no_other():
+    options = inspect.signature(Trial).parameters
+    told = {row[0].strip("`") for row in rows(section(page("simulating.md"), "Options"))[2:]}
+    assert {name for name in told if name.isidentifier()} == {*options, "seeds"} - {"seed"}
+    cells = [row[0] for row in rows(section(page("simulating.md"), "What a trial does"))[2:]]
+    methods = {found for cell in cells for found in re.findall(r"`(\w+)", cell)}
+    assert methods == {name for name in vars(Trial) if not name.startswith("_")}
+
+
+def test_each_option_of_the_plugin_stands_in_simulating(pytestconfig):
+    known = {name for name in vars(pytestconfig.option) if name.startswith("lunalog_")}
+    table = section(page("simulating.md"), "Options")
+    told = {name.replace("-", "_") for name in re.findall(r"`--(lunalog-[a-z-]+)", table)}
+    assert told == known - {"lunalog_trace_to"}  # how the plugin talks to its second run
 
 
 # -------------------------------------------------------------------------------- cli.md

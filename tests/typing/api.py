@@ -21,6 +21,7 @@ from lunalog import (
     StreamWriter,
     TruncatedError,
 )
+from lunalog.testing import Trial, fault_kinds
 
 
 async def life() -> None:
@@ -98,3 +99,18 @@ def errors(error: LunalogError) -> None:
     if isinstance(error, TruncatedError):
         assert_type(error.start, int)
     assert_type(error.maybe_applied, bool)
+
+
+def trials(trial: Trial) -> None:
+    async def program(journal: SingleWriteJournal) -> None:
+        await journal.create_stream("s")
+
+    trial.start(program)
+    trial.always(lambda: None)
+    trial.storm(1.0)
+    trial.converge(lambda: True, timeout=5.0)
+    assert_type(trial.committed("s"), int)
+    assert_type(trial.run(trial.connect()), SingleWriteJournal)
+    with Trial(7, nodes=2, faults=["kill"], gap=0.5, damages_most=0) as other:
+        assert_type(other, Trial)
+    assert_type(fault_kinds(), dict[str, str])
