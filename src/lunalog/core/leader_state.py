@@ -9,6 +9,7 @@ Source: R3, R4, R9, R11, R19, R31.
 
 from __future__ import annotations
 
+import abc
 import enum
 from collections.abc import Callable
 
@@ -55,7 +56,7 @@ class Phase(enum.Enum):
     ENDED = "ended"
 
 
-class LeaderState:
+class LeaderState(abc.ABC):
     """What one leader of one stream knows under one epoch (R2)."""
 
     def __init__(
@@ -137,9 +138,9 @@ class LeaderState:
         """The committed sequence that may be told on `segment`: frozen until the head names it."""
         return self.committed if segment is self.current else segment.first
 
+    @abc.abstractmethod
     def _settle(self, out: list[Effect], now: float) -> list[Effect]:
         """Do everything that has become possible; the machine says what that is."""
-        raise NotImplementedError
 
     # ------------------------------------------------------------------ replicas of ours
 

@@ -229,10 +229,8 @@ class LeaderMachine(LeaderState):
 
     # ------------------------------------------------------------------ rolls: R11
 
-    def _need(self, now: float) -> RollNeed | None:
-        current, ahead = self.current, self.next
-        if current is None:
-            return None
+    def _need(self, current: SegmentReplication, now: float) -> RollNeed | None:
+        ahead = self.next
         if ahead is None:
             return self._rolls.need(current, self.head.policy, now)
         is_short = current.bound is not None and current.held < current.bound
@@ -244,14 +242,16 @@ class LeaderMachine(LeaderState):
         return None
 
     def _consider_roll(self, now: float) -> list[Effect]:
-        if self.phase is not Phase.LEADING or self.seal is not None or self.is_resigning:
+        current = self.current
+        if self.phase is not Phase.LEADING or current is None or self.seal or self.is_resigning:
             return []
-        need = self._need(now)
+        need = self._need(current, now)
         return self._propose(need.exclude, now) if need is not None else []
 
     def _roll(self, servers: tuple[Member, ...], now: float) -> list[Effect]:
         """Servers were proposed: pick the boundary, if the reason still stands."""
-        need, current = self._need(now), self.current
+        current = self.current
+        need = self._need(current, now) if current is not None else None
         if need is None or current is None or self.is_resigning:
             return []
         fit = tuple(m for m in servers if m.server not in need.exclude)
@@ -315,11 +315,9 @@ class LeaderMachine(LeaderState):
         out = self._alarm("seal_refused", why=error.message)
         return out + self._end(not_leader(self.head.name, None, error.message), is_release_due=True)
 
-    def _known(self, now: float) -> list[Effect]:
+    def _known(self, seal: Seal, now: float) -> list[Effect]:
         """The transaction is applied: the commit point of a seal (R8)."""
-        seal, self.seal = self.seal, None
-        if seal is None:
-            return []
+        self.seal = None
         out: list[Effect] = []
         if seal.row is not None:
             out.append(Certify(Certificate(self.head.stream, seal.row, self.promise)))
@@ -366,7 +364,7 @@ class LeaderMachine(LeaderState):
     def _ours_seen(self, head: StreamHead, now: float) -> list[Effect]:
         seal = self.seal
         if seal is not None and self._shows(head, seal):
-            return self._settle(self._known(now), now)
+            return self._settle(self._known(seal, now), now)
         if head.released:
             why = "the epoch was given back"
             return self._end(not_leader(head.name, None, why), is_release_due=False)
@@ -420,9 +418,7 @@ class LeaderMachine(LeaderState):
         current = self.current
         if not self.is_resigning or self.phase is not Phase.LEADING or self.seal is not None:
             return []
-        if current is None:
-            return []
-        if self.committed < self.tail and now < self._resign_at:
+        if current is None or (self.committed < self.tail and now < self._resign_at):
             return []
         out: list[Effect] = []
         if self.next is not None:

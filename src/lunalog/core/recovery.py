@@ -123,9 +123,11 @@ class Recovery:
             self._rebase(found[0].first, before)
         elif self._chain is None:
             self._rebase(self._at, before)
+        chain = before
         for copy in found:
-            if copy.first != self._at or not self._take(copy):
+            if copy.first != self._at:
                 break
+            chain = self._take(copy, chain)
         return True
 
     def unread(self, member: Member, start: Sequence) -> None:
@@ -170,11 +172,6 @@ class Recovery:
         if last < self.segment.first or self._negatives(last) < self.seal_quorum:
             return None
         return reported
-
-    @property
-    def is_doubtful(self) -> bool:
-        """True while nobody is left to ask, and no decision is allowed."""
-        return self.stage is not Stage.DECIDED and self.next_read() is None
 
     def _start(self) -> bool:
         if len(self.answers) < self.seal_quorum:
@@ -230,10 +227,8 @@ class Recovery:
         self._at = self._base = base
         self._chain = self._base_chain = chain
 
-    def _take(self, copy: CopiedFrame) -> bool:
-        if self._chain is None:
-            return False
-        chain = chains.extend(self._chain, copy.first, copy.count, copy.crc)
+    def _take(self, copy: CopiedFrame, before: Chain) -> Chain:
+        chain = chains.extend(before, copy.first, copy.count, copy.crc)
         end = copy.first + copy.count
         for answer in self.answers.values():
             if answer.end == end:
@@ -241,7 +236,7 @@ class Recovery:
         self._frames.append(copy)
         self._at, self._chain = end, chain
         self._asked.clear()
-        return True
+        return chain
 
     def _agreed(self, ours: Chain | None, answer: FenceAnswer) -> Chain | None:
         """Compare our chain with a member's at one end (I7); return what is known of it now."""

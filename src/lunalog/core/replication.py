@@ -117,13 +117,6 @@ class SegmentReplication:
                 return False
         return True
 
-    def replica(self, member: Member) -> Replica:
-        """Return the member's state."""
-        for found in self.replicas:
-            if found.member == member:
-                return found
-        raise KeyError(member)
-
     def accepted(self, replica: Replica, end: Sequence, tail: Sequence) -> bool:
         """Note that `replica` holds everything below `end`; true when `held` moved.
 

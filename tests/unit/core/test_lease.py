@@ -113,7 +113,17 @@ def test_one_that_never_beat_and_went_is_forgotten() -> None:
     assert len(leases) == 0
 
 
-def test_what_is_remembered_of_ended_ones_is_bounded(monkeypatch: object) -> None:
+def test_the_end_of_an_older_session_leaves_the_name_to_the_newer() -> None:
+    leases = made()
+    older, newer = leases.open(ONE), leases.open(AGAIN)
+    assert leases.claim(newer) is None
+    leases.end(older.peer.incarnation)
+    assert leases.claim(newer) is None
+    leases.end(newer.peer.incarnation)
+    assert len(leases) == 0
+
+
+def test_what_is_remembered_of_ended_ones_is_bounded() -> None:
     leases = made()
     for number in range(lease.REMEMBERED_MAX + 10):
         leases.end(number.to_bytes(16, "big"))

@@ -140,3 +140,11 @@ def test_an_idle_replica_is_not_asked_twice_in_a_row():
         choice.served(first)
         choice.was_idle(first)
     assert sorted(seen) == ["s0", "s1", "s2"]
+
+
+def test_what_others_do_does_not_move_the_favourite():
+    choice = ReplicaChoice(0)
+    choice.served("s1")
+    choice.failed("s2", 0.0)
+    choice.was_idle("s2")
+    assert names(choice.order(MEMBERS, addresses(), 0.0)) == ["s1", "s0", "s2"]

@@ -295,3 +295,36 @@ def test_the_chain_behind_a_damaged_frame_is_not_compared() -> None:
     recovery.fenced(members[1], FenceAnswer(end=4, chain=0, committed=4, unknown=((2, 4),)))
     recovery.next_read()
     assert recovery.decision is None or recovery.decision.chain == 0xABC
+
+
+def walking() -> tuple[Recovery, list[CopiedFrame], list[int]]:
+    """A recovery that asks for the second of three frames of two events each."""
+    frames, ends, links = frames_of([2, 2, 2])
+    recovery = Recovery(open_segment(3, 2), 0)
+    for member, held in zip(members_of(2), (1, 3), strict=False):
+        recovery.fenced(member, FenceAnswer(end=ends[held], chain=links[held]))
+    assert recovery.next_read() == (members_of(3)[1], ends[1])
+    return recovery, frames, links
+
+
+def test_copies_that_come_late_or_leave_a_hole_end_nothing() -> None:
+    recovery, frames, links = walking()
+    member = members_of(3)[1]
+    assert not recovery.copied(member, FIRST, links[0], frames[:1]), "that is past"
+    assert not recovery.copied(member, FIRST + 2, links[0], frames[:1]), "nothing new in it"
+    recovery.retry()
+    assert recovery.next_read() == (member, FIRST + 2)
+    recovery.unread(member, FIRST)
+    assert recovery.next_read() == (member, FIRST + 2), "that read was another one"
+    again = [frames[1], frames[1], frames[2]]
+    assert recovery.copied(member, FIRST + 2, links[1], again)
+    assert recovery.next_read() == (member, FIRST + 4), "what does not join is left"
+
+
+def test_one_fence_late_at_where_the_walk_stands_is_compared() -> None:
+    recovery, _, links = walking()
+    with pytest.raises(PeerError, match="two contents"):
+        recovery.fenced(members_of(3)[2], FenceAnswer(end=FIRST + 2, chain=links[1] + 1))
+    recovery, frames, links = walking()
+    recovery.copied(members_of(3)[1], FIRST + 2, links[1], frames[1:2])
+    assert recovery.fenced(members_of(3)[2], FenceAnswer(end=FIRST + 4, chain=links[2]))

@@ -367,3 +367,11 @@ def test_r14_a_segment_that_is_only_listed_here_is_not_open() -> None:
     replica.certify(certificate(103))
     with pytest.raises(NotOpenError):
         replica.check(STREAM, SEGMENT, Promise(3, BOB), INCARNATION)
+
+
+def test_a_segment_says_what_is_held_of_it() -> None:
+    held = filled(make())
+    assert repr(held).startswith("<SegmentReplica 2.0 [100, 105) durable=105 committed=0")
+    assert "row=None" in repr(held)
+    held.certificate = certificate(105)
+    assert "row=SealedSegment" in repr(held)

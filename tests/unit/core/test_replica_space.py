@@ -233,6 +233,17 @@ def test_r22_a_trim_forgets_damage_below_it() -> None:
     assert held.unknown == ((103, 104),)
 
 
+def test_r22_what_is_kept_of_a_segment_begins_where_it_was_told_last() -> None:
+    replica = make()
+    replica.based(STREAM, SEGMENT, (101, 5))  # nothing of it is held
+    assert replica.find(STREAM, SEGMENT) is None
+    held = filled(replica)
+    replica.based(STREAM, SEGMENT, (103, 9))
+    replica.based(STREAM, SEGMENT, (102, 8))
+    assert held.base == (103, 9)
+    assert held.start_chain == CHAIN
+
+
 def test_r30_an_older_trim_changes_nothing() -> None:
     replica = make()
     assert not replica.trim(STREAM, 103, 5)

@@ -326,6 +326,41 @@ def test_only_an_unlisted_segment_of_a_past_epoch_is_garbage() -> None:
     assert not is_garbage(SegmentId(1, 1), generation=2)
 
 
+def test_r25_what_proves_that_the_metadata_went_back() -> None:
+    head = done(led(), opening(led()))
+    rolled = seal(head, opening(head, n=2, end=5))
+    assert rolled is not None
+    rows = (rolled.row,)
+    after = led(rolled.head, TWO)  # epoch 2; segment 1.2 is open, 1.0 is in a row
+
+    def proof(segment: SegmentId, *superseded: SegmentId, **more: Any) -> str:
+        facts: dict[str, Any] = {
+            "generation": 1, "first": 5, "committed": 0, "has_certificate": False,
+            "promise_epoch": 2,
+        }  # fmt: skip
+        found = facts | more
+        return streams.proof_of_loss(
+            after,
+            rows,
+            segment=segment,
+            superseded=superseded,
+            **found,  # type: ignore[arg-type]
+        )
+
+    listed, is_open, stranger = SegmentId(1, 0), SegmentId(1, 2), SegmentId(1, 1)
+    assert "generation 2" in proof(is_open, generation=2)
+    assert "epoch 3 was promised" in proof(is_open, promise_epoch=3)
+    assert "was sealed once" in proof(is_open, has_certificate=True)
+    assert proof(is_open, committed=9) == ""
+    assert "an epoch above 2" in proof(SegmentId(3, 0))
+    assert proof(listed, committed=9) == ""
+    assert "held committed events" in proof(stranger, committed=9)
+    assert proof(stranger, stranger, committed=9) == ""
+    assert proof(stranger, committed=5) == ""  # none that it knows of
+    after = replace(after, truncated_before=6)
+    assert proof(stranger, committed=9) == ""  # it may have had a row
+
+
 # ---------------------------------------------------------------- any history (I4, I5)
 
 steps = st.lists(
@@ -405,3 +440,14 @@ def test_rows_join_and_nothing_goes_back_in_any_history(history: list[tuple[str,
         if change is not None:
             life.take(change)
         life.check()
+
+
+def test_a_stream_has_an_id_of_sixteen_bytes() -> None:
+    with pytest.raises(UsageError, match="16 bytes, not 3"):
+        streams.create("orders", b"x" * 3, Policy(), 1)
+
+
+def test_epochs_do_not_begin_again() -> None:
+    used_up = replace(fresh(), epoch=streams.EPOCH_MAX)
+    with pytest.raises(InvariantError, match="used up"):
+        streams.grant(used_up, ONE)
