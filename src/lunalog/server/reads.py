@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 from lunalog import limits
 from lunalog.core.held import Base, SegmentReplica, StreamReplica
-from lunalog.errors import GoneError, LunalogError, NotOpenError, UnknownDataError
+from lunalog.errors import (
+    GoneError,
+    LunalogError,
+    NotOpenError,
+    OverloadedError,
+    UnknownDataError,
+)
 from lunalog.types import NO_PROMISE, SegmentId, Sequence, StreamId
 from lunalog.wire.codec import FramesHead, ReadStatus
 from lunalog.wire.connection import Connection
@@ -27,6 +33,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("lunalog.server")
 DISK_READS_MAX: Final = 16
 """Reads of old data under way at once."""
+READS_PER_CONNECTION_MAX: Final = 10_000
+"""Reads of old data that one connection may have queued (H7)."""
 WAIT_MS_MAX: Final = 60_000
 WAITERS_MAX: Final = 100_000
 
@@ -57,6 +65,8 @@ class Reads:
         self._waiting: dict[SegmentReplica, list[_Waiting]] = {}
         self._count = 0
         self._disk = asyncio.Semaphore(DISK_READS_MAX)
+        self._queues: dict[Connection, tuple[asyncio.Lock, int]] = {}
+        """Whose turn it is among the reads of old data of one connection, and how many wait."""
         self._number = 0
 
     # ------------------------------------------------------------------ requests
@@ -140,13 +150,44 @@ class Reads:
                 before = held.start_chain if found[0][0].first == held.first else 0
                 self._reply(connection, request, held, found, before)
                 return
+        lock, count = self._queues.get(connection) or (asyncio.Lock(), 0)
+        if count >= READS_PER_CONNECTION_MAX:
+            raise OverloadedError("too many reads of this connection are under way")
+        self._queues[connection] = lock, count + 1
         self._number += 1
         _ = self._server.tasks.start(
-            self._read(connection, request, message, held, limit), f"read-{self._number}"
+            self._read_in_turn(connection, request, message, held, limit), f"read-{self._number}"
         )
 
     def _bytes_max(self, message: Read) -> int:
         return max(1, min(message.bytes_max, self._server.config.read_bytes_max))
+
+    async def _read_in_turn(
+        self,
+        connection: Connection,
+        request: int,
+        message: Read,
+        held: SegmentReplica,
+        limit: Sequence,
+    ) -> None:
+        """Read old data without holding anybody up (N6).
+
+        A slow reader waits for its own socket, one read after another: what is read for it and not
+        sent yet is one reply and what its socket takes, however much it asks for (Z1).
+        """
+        lock, _ = self._queues[connection]
+        try:
+            async with lock:
+                await connection.drained()
+                if connection.closed_by is None:
+                    await self._read(connection, request, message, held, limit)
+                    connection.flush()
+        finally:
+            _, count = self._queues[connection]
+            if count > 1:
+                self._queues[connection] = lock, count - 1
+            else:
+                del self._queues[connection]
 
     async def _read(
         self,
@@ -156,9 +197,7 @@ class Reads:
         held: SegmentReplica,
         limit: Sequence,
     ) -> None:
-        """Read old data without holding anybody up; a slow reader waits for its own socket (N6)."""
         try:
-            await connection.drained()
             async with self._disk:
                 found = await self._server.log.read(
                     message.stream, held.id, message.start, self._bytes_max(message), limit

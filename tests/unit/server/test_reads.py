@@ -26,10 +26,12 @@ from lunalog.errors import (
     FencedError,
     GoneError,
     NotOpenError,
+    OverloadedError,
     SealedError,
     ServerUnavailableError,
     UnknownDataError,
 )
+from lunalog.server.process import JournalServer
 from lunalog.types import Promise, SegmentId
 from lunalog.wire import codec
 from lunalog.wire.codec import ReadStatus
@@ -45,6 +47,7 @@ from lunalog.wire.messages import (
     LeaderAnswer,
     LeaderAsked,
     Ping,
+    Read,
     ReadPoint,
     TrimCommand,
 )
@@ -452,5 +455,79 @@ def test_r22_below_the_trim_everything_is_gone(run: Run) -> None:
         with pytest.raises(GoneError):
             await leader.read(FIRST + 4, promise=Promise(1, ANN))
         assert (await leader.read(FIRST + 5))[0].end == FIRST + 10
+
+    run(story)
+
+
+# ------------------------------------------------------------ many reads at once
+
+
+class Counted:
+    """Reads of the log, each of which takes a while; how many were under way together at most."""
+
+    def __init__(self, server: JournalServer) -> None:
+        self._read = server.log.read
+        self.now = self.most = self.all = 0
+        server.log.read = self  # type: ignore[method-assign]
+
+    async def __call__(self, *arguments: Any) -> Any:
+        self.now += 1
+        self.all += 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(0.05)
+        self.now -= 1
+        return await self._read(*arguments)
+
+
+def test_one_connection_reads_old_events_one_after_another_and_others_beside(run: Run) -> None:
+    """Z1: what is read for a peer that takes nothing is bounded, however much it asks for."""
+
+    async def story(world: World) -> None:
+        leader = await filled(world)
+        await leader.fence(2, BOB)
+        other = await world.dial()
+        counted = Counted(world.server)
+        promise = Promise(2, BOB)
+        reads = [begin(leader.read(FIRST, promise=promise)) for _ in range(9)]
+        found = await asyncio.gather(*reads)
+        assert all(status.status is ReadStatus.HELD for status, _ in found)
+        assert counted.most == 1
+        both = (leader, other, leader, other)
+        await asyncio.gather(*(at.read(FIRST, promise=promise) for at in both))
+        assert counted.most == 2
+
+    run(story)
+
+
+def test_reads_of_a_connection_that_is_gone_are_not_done(run: Run) -> None:
+    async def story(world: World) -> None:
+        leader = await filled(world)
+        await leader.fence(2, BOB)
+        other = await world.dial()
+        counted = Counted(world.server)
+        for request in range(9):
+            message = Read(STREAM, SEGMENT, FIRST, 1, 0, Promise(2, BOB))
+            other.connection.send(codec.control(codec.Kind.REQUEST, request, message))
+        await asyncio.sleep(0.06)
+        other.connection.abort()
+        await asyncio.sleep(2)
+        assert 0 < counted.all < 4
+        assert (await leader.read(FIRST, promise=Promise(2, BOB)))[0].status is ReadStatus.HELD
+
+    run(story)
+
+
+def test_a_connection_has_a_bounded_number_of_reads_under_way(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lunalog.server.reads.READS_PER_CONNECTION_MAX", 5)
+
+    async def story(world: World) -> None:
+        leader = await filled(world)
+        await leader.fence(2, BOB)
+        reads = [begin(leader.read(FIRST, promise=Promise(2, BOB))) for _ in range(8)]
+        found = await asyncio.gather(*reads, return_exceptions=True)
+        assert [type(result) for result in found].count(OverloadedError) == 3
+        assert (await leader.read(FIRST, promise=Promise(2, BOB)))[0].status is ReadStatus.HELD
 
     run(story)
