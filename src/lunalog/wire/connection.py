@@ -26,8 +26,10 @@ from lunalog.errors import (
 from lunalog.runtime import Address, Runtime
 from lunalog.wire import codec
 from lunalog.wire.codec import Buffer, FramesHead, Kind
+from lunalog.wire.handler import Handler as Handler
 from lunalog.wire.messages import ANSWERS, Failure, Hello, Message, Welcome
 from lunalog.wire.patience import Patience
+from lunalog.wire.room import HOLD_S, Room
 
 HANDSHAKE_TIMEOUT_S: Final = 5.0
 BUFFER_BYTES_MIN: Final = 16 * limits.KIB
@@ -36,42 +38,6 @@ BUFFER_BYTES_MAX: Final = 2 * limits.MIB
 HANDSHAKES: Final = (Kind.HELLO, Kind.WELCOME)
 WRITE_HIGH_BYTES: Final = 4 * limits.MIB
 """Where the transport asks us to pause."""
-
-
-class Handler:
-    """What happens on a connection; every method runs on the loop and must not block.
-
-    A `LunalogError` that leaves a method closes the connection with it; anything else is a bug and
-    fails the node.  Views are valid only during the call.
-    """
-
-    def on_open(self, connection: Connection) -> None:
-        """The handshake is over."""
-
-    def on_closed(self, connection: Connection, error: LunalogError) -> None:
-        """The connection is gone; nothing more will arrive."""
-
-    def on_request(self, connection: Connection, request: int, message: Message) -> None:
-        """A request came: call `connection.reply` or `connection.fail` with `request`, now or later."""
-        raise PeerError(f"unexpected request {type(message).__name__}")
-
-    def on_push(self, connection: Connection, message: Message) -> None:
-        """A one-way message came."""
-        raise PeerError(f"unexpected push {type(message).__name__}")
-
-    def on_append(
-        self, connection: Connection, slot: int, committed: int, frame: memoryview
-    ) -> None:
-        """A frame came for `slot`; not checked yet."""
-        raise PeerError("unexpected append")
-
-    def on_ack(self, connection: Connection, slot: int, end: int) -> None:
-        """Everything of `slot` below `end` is durable at the peer."""
-        raise PeerError("unexpected ack")
-
-    def on_mark(self, connection: Connection, slot: int, committed: int) -> None:
-        """Everything of `slot` below `committed` is committed."""
-        raise PeerError("unexpected mark")
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -93,10 +59,14 @@ class Connection(asyncio.BufferedProtocol):
         self.received_bytes = 0
         """All that ever arrived."""
         self._magic_left = 0
+        self._room: Room | None = None
+        """For large messages; none: this side knows whom it has dialled."""
+        self._awaited = 0
+        """Bytes that wait for room; nothing is read meanwhile."""
         self._out: list[Buffer] = []
         self._flush_is_due = False
         self._is_paused = False
-        self._room: list[asyncio.Future[None]] = []
+        self._drained: list[asyncio.Future[None]] = []
         self._pending: dict[int, tuple[asyncio.Future[Any], type]] = {}
         """Requests under way, and what they are to be answered with."""
         self._next_request = 1
@@ -165,9 +135,8 @@ class Connection(asyncio.BufferedProtocol):
     async def drained(self) -> None:
         """Wait until the transport takes more; returns at once when it does, or is closed."""
         while self._is_paused and self.closed_by is None:
-            room = self._loop.create_future()
-            self._room.append(room)
-            await room
+            self._drained.append(self._loop.create_future())
+            await self._drained[-1]
 
     def pause_reading(self) -> None:
         """Take nothing more from the peer until `resume_reading`; its own queue fills up."""
@@ -176,7 +145,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_reading(self) -> None:
         """Take what the peer sends again."""
-        if self.closed_by is None and self._transport is not None:
+        if self.closed_by is None and self._transport is not None and not self._awaited:
             self._transport.resume_reading()
 
     async def request(
@@ -255,6 +224,8 @@ class Connection(asyncio.BufferedProtocol):
         was_open, self.is_open = self.is_open, False
         if self._deadline is not None:
             self._deadline.cancel()
+        if self._room is not None:
+            self._room.give_back(self)
         self.resume_writing()
         for answer, _ in self._pending.values():
             if not answer.done():
@@ -275,8 +246,8 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """The transport takes more."""
         self._is_paused = False
-        room, self._room = self._room, []
-        for waiter in room:
+        drained, self._drained = self._drained, []
+        for waiter in drained:
             if not waiter.done():
                 waiter.set_result(None)
 
@@ -329,15 +300,40 @@ class Connection(asyncio.BufferedProtocol):
         capacity = len(self._buffer)
         if wanted <= capacity and self._filled == capacity and capacity < BUFFER_BYTES_MAX:
             wanted = 2 * capacity  # the last read filled it: there is more where that came from
-        if wanted > capacity or (capacity > BUFFER_BYTES_MAX and rest < BUFFER_BYTES_MAX):
+        if wanted > capacity or (
+            capacity > BUFFER_BYTES_MAX and (at or wanted <= BUFFER_BYTES_MAX)
+        ):
             if wanted <= BUFFER_BYTES_MAX:
                 wanted = min(BUFFER_BYTES_MAX, max(wanted, 2 * min(capacity, BUFFER_BYTES_MAX)))
-            grown = bytearray(wanted)
-            grown[:rest] = self._view[at : self._filled]
-            self._buffer, self._view = grown, memoryview(grown)
+            self._resize(self._view[at : self._filled], wanted)
         elif at and rest:
             self._view[:rest] = self._view[at : self._filled]  # overlaps are fine
         self._filled = rest
+
+    def _resize(self, content: memoryview, size: int) -> None:
+        """Go on in another buffer; where a large one must wait, the socket is unread till then (Z1)."""
+        if self._room is not None:
+            if size <= BUFFER_BYTES_MAX:
+                self._room.give_back(self)
+            elif not self._room.take(self, may_wait=len(content) <= BUFFER_BYTES_MAX):
+                self._awaited, size = size, min(len(self._buffer), BUFFER_BYTES_MAX)
+                self.pause_reading()
+        self._go_on_in(content, size)
+
+    def _go_on_in(self, content: memoryview, size: int) -> None:
+        grown = bytearray(size)
+        grown[: len(content)] = content
+        self._buffer, self._view = grown, memoryview(grown)
+
+    def has_room(self) -> None:
+        """Read on: there is room for the large message that has begun."""
+        size, self._awaited = self._awaited, 0
+        self._go_on_in(self._view[: self._filled], size)
+        self.resume_reading()
+
+    def held_room_too_long(self) -> None:
+        """End this connection, so that others get the room."""
+        self.close(OverloadedError(f"a large message did not come to its end in {HOLD_S:g} s"))
 
     def _dispatch(self, kind: int, number: int, body: memoryview) -> None:
         handler = self.handler
@@ -463,15 +459,17 @@ async def dial(
 def acceptor(
     runtime: Runtime, welcome: Callable[[Hello], tuple[Welcome, Handler]]
 ) -> Callable[[], Connection]:
-    """Return a factory for `Network.listen`.
+    """Return a factory for `Network.listen`, whose connections share the room for large messages.
 
     `welcome` looks at the dialler's Hello and returns the answer and who handles the connection, or
     raises the `LunalogError` to refuse it with.
     """
+    room = Room()
 
     def make() -> Connection:
         connection = Connection(runtime, Handler())
         connection._welcome = welcome
+        connection._room = room
         return connection
 
     return make
