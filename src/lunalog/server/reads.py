@@ -36,7 +36,8 @@ DISK_READS_MAX: Final = 16
 READS_PER_CONNECTION_MAX: Final = 10_000
 """Reads of old data that one connection may have queued (H7)."""
 WAIT_MS_MAX: Final = 60_000
-WAITERS_MAX: Final = 100_000
+WAITERS_MAX: Final = 50_000
+"""Readers that wait for more at once; a further one is told that there is nothing yet."""
 
 Frames = list[tuple[FrameHead, bytes]]
 

@@ -9,7 +9,7 @@ Source: R3, R4, R5, R12, R14, R16.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from lunalog.errors import (
     CorruptFrameError,
@@ -17,6 +17,7 @@ from lunalog.errors import (
     InvariantError,
     LunalogError,
     NotActiveError,
+    OverloadedError,
     PeerError,
     ServerUnavailableError,
 )
@@ -55,6 +56,12 @@ from lunalog.wire.messages import (
 if TYPE_CHECKING:
     from lunalog.core.held import SegmentReplica, StreamReplica
     from lunalog.server.process import JournalServer
+
+
+SLOTS_PER_CONNECTION_MAX: Final = 50_000
+"""Segments that one connection may append to (H7)."""
+QUESTIONS_MAX: Final = 50_000
+"""Questions that wait for their leaders' answers."""
 
 
 class Slot:
@@ -194,6 +201,8 @@ class ServerHandler(Handler):
 
     def _open(self, connection: Connection, request: int, message: OpenSlot) -> None:
         server, stream = self.server, message.stream
+        if message.slot not in self.slots and len(self.slots) >= SLOTS_PER_CONNECTION_MAX:
+            raise OverloadedError("too many slots are open on this connection")
         if server.log.is_full and server.replica.find(stream, message.segment) is None:
             raise DiskFullError("this server's disk is nearly full: it opens no segments")
         held, is_new, is_raised = server.replica.open(
@@ -364,6 +373,8 @@ class Leaders:
         leader = self._connections.get(message.stream)
         if leader is None or leader.closed_by is not None:
             raise ServerUnavailableError("no leader is connected to this replica: ask another one")
+        if len(self._asked) >= QUESTIONS_MAX:
+            raise OverloadedError("too many questions wait for leaders: ask another replica")
         self._token += 1
         self._asked[self._token] = connection, request, leader
         leader.push(LeaderAsked(self._token, message.stream, message.segment))

@@ -531,3 +531,43 @@ def test_a_connection_has_a_bounded_number_of_reads_under_way(
         assert (await leader.read(FIRST, promise=Promise(2, BOB)))[0].status is ReadStatus.HELD
 
     run(story)
+
+
+def test_questions_that_no_leader_answers_are_bounded(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lunalog.server.serving.QUESTIONS_MAX", 3)
+
+    async def story(world: World) -> None:
+        leader = await filled(world)
+        asker = await world.dial()
+        asked = [begin(asker.ask(AskLeader(STREAM, SEGMENT), 60)) for _ in range(3)]
+        await leader.until(lambda: len(leader.mail.pushes) == 3)
+        with pytest.raises(OverloadedError, match="ask another"):
+            await leader.ask(AskLeader(STREAM, SEGMENT))
+        asker.connection.abort()
+        await asyncio.gather(*asked, return_exceptions=True)
+        later = begin(leader.ask(AskLeader(STREAM, SEGMENT)))
+        await leader.until(lambda: len(leader.mail.pushes) == 4)
+        leader.connection.push(LeaderAnswer(4, FIRST))
+        assert await later == ReadPoint(FIRST)
+
+    run(story)
+
+
+def test_slots_of_one_connection_are_bounded_and_one_that_is_there_opens_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lunalog.server.serving.SLOTS_PER_CONNECTION_MAX", 2)
+
+    async def story(world: World) -> None:
+        leader = await world.begin()
+        await leader.open()
+        await leader.open(slot=2, stream=OTHER)
+        with pytest.raises(OverloadedError, match="slots"):
+            await leader.open(slot=3)
+        await leader.open(slot=2, stream=OTHER)
+        leader.connection.push(CloseSlot(2))
+        await leader.open(slot=3)
+
+    run(story)
