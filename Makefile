@@ -7,10 +7,12 @@ SEEDS ?= 100
 FROM ?= 0
 SEED ?=
 ROUNDS ?= 5
+SECONDS ?= 60
+TARGET ?=
 PIP := $(RUN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint sim bench clean
+.PHONY: help demo test check lint sim fuzz bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -47,6 +49,9 @@ check: lint ## what to run before a commit: lint, unit tests, 50 simulated sched
 
 sim: $(VENV)/run.stamp ## simulated schedules: SEEDS=1000 FROM=0, or SEED=7 to replay one
 	@PYTHONHASHSEED=0 $(RUN)/python -m lunalog.testing.sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))
+
+fuzz: $(VENV)/test.stamp ## every decoder under a coverage-guided fuzzer: SECONDS=60 each, TARGET=name for one
+	@$(RUN)/python -m tests.fuzz.run --seconds $(SECONDS) $(if $(TARGET),--target $(TARGET))
 
 bench: $(VENV)/run.stamp ## every target of the README beside the yardstick (ROUNDS=5)
 	$(RUN)/python bench/run.py --rounds $(ROUNDS)

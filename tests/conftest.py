@@ -1,8 +1,19 @@
-"""What a command or a simulation changes of the process that runs it is put back."""
+"""What a command or a simulation changes of the process that runs it is put back.
+
+Hypothesis repeats itself here, and draws anew with `HYPOTHESIS_PROFILE=nightly`.
+"""
 
 import logging
+import os
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("nightly", settings.get_profile("ci"), derandomize=False, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 @pytest.fixture(autouse=True)
