@@ -82,7 +82,7 @@ def decode(value: bytes, kind: type[T], key: str) -> T:
     """Read a stored record; raises `CorruptRecordError`."""
     try:
         return msgspec.msgpack.decode(value, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptRecordError(f"the metadata at {key!r} cannot be read: {error}") from error
 
 

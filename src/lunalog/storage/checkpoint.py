@@ -34,7 +34,7 @@ from lunalog.storage.records import (
     EndRecord,
     Record,
 )
-from lunalog.types import Chain, SegmentId, Sequence, StreamId
+from lunalog.types import Chain, Count, SegmentId, Sequence, StreamId
 
 MAGIC: Final = b"LLC1"
 VERSION: Final = 1
@@ -50,20 +50,20 @@ KEPT: Final = 2
 class ExtentNote(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A full extent."""
 
-    number: int
-    end: int
-    closed_at: int
+    number: Count
+    end: Count
+    closed_at: Count
     """Number of the first checkpoint that had it as full."""
 
 
 class RunNote(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A run of a full extent."""
 
-    extent: int
+    extent: Count
     first: Sequence
     end: Sequence
-    count: int
-    offset: int
+    count: Count
+    offset: Count
     place: int
 
 
@@ -82,15 +82,15 @@ class SegmentNote(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Contents(msgspec.Struct, array_like=True):
     """One checkpoint."""
 
-    number: int
-    tag: int
+    number: Count
+    tag: Chain
     extents: list[ExtentNote]
     """The full ones."""
-    current: int
+    current: Count
     """The extent that replay begins with; it exists."""
-    batch: int
+    batch: Count
     """Number that its first batch has at least."""
-    before: int
+    before: Chain
     """Hash that its first batch names."""
     synced_to: Position
     """End of what was synced when this was written: below it nothing is torn."""
@@ -168,7 +168,7 @@ def decode(data: bytes, number: int) -> Contents | None:
         return None
     try:
         contents = _decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     return contents if contents.number == number else None
 

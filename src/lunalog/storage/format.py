@@ -59,7 +59,7 @@ from lunalog import limits
 from lunalog.errors import CorruptFrameError
 from lunalog.storage.files import Buffer
 from lunalog.storage.records import ControlRecord, FrameRecord, Record
-from lunalog.types import SegmentId
+from lunalog.types import Count, SegmentId
 from lunalog.wire import frames
 
 MAGIC: Final = b"LLB1"
@@ -98,8 +98,8 @@ class Flags(enum.IntFlag):
 class Position(msgspec.Struct, frozen=True, order=True, gc=False):
     """A place in the log; extents are ordered by number."""
 
-    extent: int = 0
-    offset: int = 0
+    extent: Count = 0
+    offset: Count = 0
 
 
 class BatchHead(msgspec.Struct, frozen=True, gc=False):
@@ -225,6 +225,8 @@ def parse_batch_head(buffer: Buffer, at: int, extent: int, offset: int) -> Batch
      size, used, count, records_crc, r2) = fields  # fmt: skip
     if version != VERSION or r1 or r2 or its_extent != extent or its_offset != offset:
         return None
+    if number >= limits.SEQUENCE_MAX or its_extent >= limits.SEQUENCE_MAX:  # one more must fit
+        return None
     if size % BLOCK_BYTES or not BATCH_HEAD_BYTES <= used <= size or size - used >= BLOCK_BYTES:
         return None
     return BatchHead(
@@ -336,7 +338,7 @@ def _parse_control(body: memoryview, size: int, crc: int) -> ControlRecord | Non
         return None
     try:
         record: ControlRecord = _decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     return record
 

@@ -15,9 +15,16 @@ def test_a_record_is_read_back():
 
 @pytest.mark.parametrize(
     "value",
-    [b"", b"\xc1", records.encode(7), records.encode(RECORD).replace(b"host", b"\xff\xfe\xfd\xfc")],
+    [
+        b"",
+        b"\xc1",
+        records.encode(7),
+        records.encode(RECORD).replace(b"host", b"\xff\xfe\xfd\xfc"),
+        b"\x9a" + records.encode(RECORD)[1:] + b"\x91" * 100_000,
+    ],
+    ids=["nothing", "no value", "another record", "no text", "deep"],
 )
 def test_what_is_no_record_is_damage_that_names_its_key(value):
-    """Text that is not UTF-8 is told by another error than all other shapes."""
+    """Text that is not UTF-8, and depth, are told by other errors than all other shapes."""
     with pytest.raises(CorruptRecordError, match="server/s1"):
         records.decode(value, ServerRecord, "server/s1")

@@ -262,3 +262,21 @@ def test_sizes_are_estimated_before_anything_is_encoded() -> None:
     ]
     assert bytes_of(records) == 2 * CONTROL_BYTES + len(build_frame(STREAM, 100, 1, 3000))
     assert bytes_of(records) + 2 * BLOCK_BYTES >= len(encode(records))
+
+
+def test_a_control_record_of_another_shape_is_none_whatever_is_wrong_with_it() -> None:
+    """Its checksum is right: somebody wrote it so."""
+    for body in (b"\xc1", b"\x92\x02\xa2\xff\xfe", b"\x94\x02" + b"\x91" * 100_000, b"\x91\x63"):
+        crc = layout.crc32c(body)
+        assert layout._parse_control(memoryview(body), len(body), crc) is None
+
+
+def test_a_batch_at_the_end_of_all_numbers_is_none() -> None:
+    """The next one could not be written."""
+    last = (1 << 63) - 1
+    for place in (
+        Place(TAG, BOOT, EXTENT, OFFSET, last, 99, Position(), Position()),
+        Place(TAG, BOOT, last, OFFSET, 41, 99, Position(), Position()),
+    ):
+        data = b"".join(layout.encode(place, []).buffers)
+        assert layout.parse_batch_head(data, 0, place.extent, OFFSET) is None
