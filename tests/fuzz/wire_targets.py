@@ -14,6 +14,7 @@ from lunalog.wire import codec, frames
 from lunalog.wire.codec import ENVELOPE_BYTES, FramesHead, Kind, ReadStatus
 from lunalog.wire.connection import BUFFER_BYTES_MAX, Connection, Handler
 from lunalog.wire.messages import Failure, Hello, Message, Welcome
+from lunalog.wire.room import Room
 
 STREAM = bytes(range(16))
 HELLO = Hello(1, 1, "", "client", "engine-1", b"\x11" * 16, b"\x22" * 16)
@@ -205,6 +206,7 @@ def _connection(loop: StillLoop, taking: Taking, *, dials: bool) -> Connection:
         connection._opened = loop.create_future()
     else:
         connection._welcome = lambda hello: (WELCOME, taking)
+        connection._room = Room()
     connection.connection_made(Transport())  # type: ignore[arg-type]
     return connection
 
@@ -287,6 +289,8 @@ def _requests() -> dict[str, bytes]:
 
 
 CODEC = ("lunalog.wire.codec", "lunalog.wire.frames")
+ONE_BUFFER = limits.MESSAGE_BYTES_MAX + 4 * limits.MIB
+"""A connection allocates for one message what its size says, before all of it has come."""
 CONNECTION = ("lunalog.wire.connection", "lunalog.wire.codec")
 
 TARGETS = (
@@ -313,13 +317,14 @@ TARGETS = (
         CODEC[:1],
     ),
     Target("number", run_number, lambda: {"seven": (7).to_bytes(8, "little")}, CODEC[:1]),
-    Target("connection", run_connection, _requests, CONNECTION, bytes_each=1500),
+    Target("connection", run_connection, _requests, CONNECTION, 1500, ONE_BUFFER),
     Target(
         "handshake",
         run_handshake,
         lambda: {"client": OPENING + _requests()["Ping"], "welcome": ANSWER},
         CONNECTION,
         bytes_each=1500,
+        bytes_base=ONE_BUFFER,
     ),
 )
 
