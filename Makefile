@@ -9,10 +9,12 @@ SEED ?=
 ROUNDS ?= 5
 SECONDS ?= 60
 TARGET ?=
+MINUTES ?= 10
+FAULTS ?=
 PIP := $(RUN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint sim fuzz bench clean
+.PHONY: help demo test check lint sim fuzz chaos bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -52,6 +54,10 @@ sim: $(VENV)/run.stamp ## simulated schedules: SEEDS=1000 FROM=0, or SEED=7 to r
 
 fuzz: $(VENV)/test.stamp ## every decoder under a coverage-guided fuzzer: SECONDS=60 each, TARGET=name for one
 	@$(RUN)/python -m tests.fuzz.run --seconds $(SECONDS) $(if $(TARGET),--target $(TARGET))
+
+chaos: $(VENV)/run.stamp ## real processes under faults: MINUTES=10 SEED= FAULTS=kill-leader,cut (all that can run)
+	@-tests/chaos/install
+	@PYTHONPATH=src:tests $(RUN)/python -m chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS))
 
 bench: $(VENV)/run.stamp ## every target of the README beside the yardstick (ROUNDS=5)
 	$(RUN)/python bench/run.py --rounds $(ROUNDS)
