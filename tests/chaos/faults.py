@@ -346,24 +346,18 @@ async def memory_limit(world: World, chance: random.Random) -> bool:
     """P5: a server gets no more address space: a MemoryError must end it, not be swallowed."""
     with claim(world, chance, world.servers) as node:
         pid = node.pid
-        pages = int((await asyncio.to_thread(_statm, pid)).split()[0])
-        size = pages * resource.getpagesize()
         node.excuses.add("memory")
         try:
             before = resource.prlimit(pid, resource.RLIMIT_AS)
-            resource.prlimit(pid, resource.RLIMIT_AS, (size + (64 << 10), before[1]))
+            size = nodes.address_space_bytes(pid) + (64 << 10)
+            resource.prlimit(pid, resource.RLIMIT_AS, (size, before[1]))
             gone = await ended(node, pid, chance.uniform(*SOME_S))
-        except ProcessLookupError as error:
+        except (ProcessLookupError, FileNotFoundError) as error:
             raise NoPreyError from error
         if not gone:
             with contextlib.suppress(ProcessLookupError):
                 resource.prlimit(pid, resource.RLIMIT_AS, before)
         return gone
-
-
-def _statm(pid: int) -> str:
-    with open(f"/proc/{pid}/statm") as file:
-        return file.read()
 
 
 @fault("clock-jump", "faketime")

@@ -84,6 +84,8 @@ class Monitor:
         violations: What is wrong, the first of it.
         counts: What was seen: attempts, acks, unknown, refused, delivered, points, heads.
         checked: Facts looked at, by invariant.
+        leader, epoch: Who led last, as far as clients have told; empty once it has left.
+        left: The last epoch that each client has told the end of.
     """
 
     def __init__(self, log: EventFile) -> None:
@@ -93,6 +95,7 @@ class Monitor:
         self.checked: Counter[str] = Counter()
         self.leader = ""
         self.epoch = 0
+        self.left: Counter[str] = Counter()
         self._attempts: dict[bytes, Attempt] = {}
         self._recent: list[Delivery] = []
         self._borders = deque([log.start, log.start], maxlen=2)
@@ -153,6 +156,7 @@ class Monitor:
         self._own(epoch, Peer(life.name, life.incarnation))
 
     def _on_left(self, life: Life, epoch: int, _: float) -> None:
+        self.left[life.name] = epoch
         if epoch == self.epoch:
             self.leader = ""
 

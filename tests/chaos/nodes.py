@@ -188,6 +188,12 @@ def resident_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def address_space_bytes(pid: int) -> int:
+    """How much address space a process has."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def server(name: str, home: Path, host: str, masters: tuple[str, int], **more: str) -> Node:
     """A journal server that is not started yet."""
     environment = {"LUNALOG_SERVER_EXTENT_BYTES": str(EXTENT_BYTES), **more}
