@@ -148,6 +148,7 @@ class Monitor:
 
     def _on_start(self, life: Life, incarnation: str, _: float) -> None:
         life.incarnation = bytes.fromhex(incarnation)
+        self.counts["started"] += 1
 
     def _on_lead(self, life: Life, epoch: int, _: float) -> None:
         self.counts["lead"] += 1

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable
@@ -131,7 +132,7 @@ class Soak:
         for client in world.clients:
             client.is_wanted = False
             code = await asyncio.to_thread(client.end)
-            if code != 0:
+            if code not in (0, -signal.SIGTERM):  # by the signal itself: it had not begun
                 monitor.violate(f"{client.name} was told to end and ended with {code}")
         async with asyncio.timeout(CONVERGE_S):
             committed = await self._committed()

@@ -1,0 +1,107 @@
+"""The command: what it refuses, what it says, and what it leaves behind."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chaos import __main__ as command
+from chaos import nodes, tools
+from chaos.faults import FAULTS
+
+HERE = Path(__file__).parents[2]
+
+
+def test_every_fault_says_what_it_is_and_what_it_needs():
+    assert len(FAULTS) >= 25
+    for name, fault in FAULTS.items():
+        assert fault.name == name
+        assert fault.inflict.__doc__
+        assert set(fault.needs) <= set(tools.PROBES)
+
+
+def test_a_fault_that_does_not_exist_is_refused(capsys):
+    assert command.run(["--faults", "kill-server,earthquake"]) == 2
+    assert "earthquake" in capsys.readouterr().err
+
+
+def test_a_demanded_fault_that_cannot_run_fails_before_anything_starts(capsys, monkeypatch):
+    monkeypatch.setattr(tools, "why_not", lambda tool: f"{tool} is not here")
+    monkeypatch.setattr(command, "main", None)
+    assert command.run(["--faults", "kill-server,sync-error"]) == 3
+    assert "NOT RUN sync-error: strace is not here" in capsys.readouterr().out
+
+
+def test_the_list_says_what_cannot_run(capsys, monkeypatch):
+    monkeypatch.setattr(tools, "why_not", lambda tool: f"{tool} is not here")
+    assert command.run(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(FAULTS)
+    assert all(("NOT RUN" in line) == bool(FAULTS[line.split()[0]].needs) for line in lines)
+
+
+def soak(tmp_path, *arguments):
+    env = {**os.environ, "PYTHONPATH": nodes.PYTHON_PATH, "TMPDIR": str(tmp_path)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "chaos", *arguments],
+        cwd=HERE,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def left_behind(tmp_path):
+    """Processes, mounts and directories that name the run's directory."""
+    found = [str(path) for path in tmp_path.iterdir()]
+    found += [m for m in Path("/proc/mounts").read_text().splitlines() if str(tmp_path) in m]
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if str(tmp_path).encode() in (entry / "cmdline").read_bytes():
+                    found.append(entry.name)
+            except OSError:
+                continue
+    return found
+
+
+def machine():
+    """Namespaces, links and memory groups of any run."""
+    names = [p.name for p in tools.NETNS_DIRECTORY.glob("lc*")]
+    names += [p.name for p in Path("/sys/class/net").glob("lc*")]
+    return {*names, *(p.name for p in tools.CGROUP_MEMORY.glob("lunalog-chaos-*"))}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_short_soak_ends_well_and_leaves_nothing(tmp_path):
+    child = soak(tmp_path, "--minutes", "0.2", "--seed", "4", "--faults", "kill-server,cut")
+    out, _ = child.communicate(timeout=200)
+    assert child.returncode == 0, out
+    assert "make chaos MINUTES=0.2 SEED=4 FAULTS=kill-server,cut" in out
+    assert "read back" in out
+    assert "VIOLATION" not in out
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_soak_leaves_nothing_behind(tmp_path, number):
+    before = machine()
+    child = soak(tmp_path, "--minutes", "5", "--seed", "4", "--keep")
+    lines = []
+    while not any("faults" in line for line in lines):
+        line = child.stdout.readline()
+        assert line, lines
+        lines.append(line)
+    child.send_signal(number)
+    out, _ = child.communicate(timeout=100)
+    assert child.returncode == 130, out
+    home = next(path for path in tmp_path.iterdir())
+    assert [p for p in left_behind(tmp_path) if p != str(home)] == []
+    assert machine() <= before
