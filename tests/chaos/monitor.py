@@ -15,7 +15,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -362,7 +362,3 @@ class Monitor:
         self.counts["read back"] += len(events)
         self._check("I1", checkers.prefix_agreement, history)
         self._check("I16", checkers.density, history)
-
-    def summary(self) -> dict[str, Any]:
-        """Numbers for people."""
-        return {"counts": dict(self.counts), "checked": dict(self.checked)}

@@ -11,8 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -206,16 +204,3 @@ def master(home: Path, host: str, **more: str) -> Node:
     """A master that is not started yet."""
     port = 7600 if host.startswith("10.") else free_port(host)
     return Node("master", "master", home, host, port, environment=dict(more))
-
-
-def until(holds: object, seconds: float = 30.0, *, alive: Iterable[Node] = ()) -> object:
-    """Poll `holds()` until it is true, for tests that look at processes from outside."""
-    deadline = time.monotonic() + seconds
-    while not (found := holds()):  # type: ignore[operator]
-        for node in alive:
-            if not node.is_running:
-                raise AssertionError(f"{node.name} has ended:\n{node.text()[-2000:]}")
-        if time.monotonic() > deadline:
-            raise AssertionError("waited in vain")
-        time.sleep(0.05)
-    return found

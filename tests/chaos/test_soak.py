@@ -11,6 +11,7 @@ import pytest
 from chaos import __main__ as command
 from chaos import nodes, tools
 from chaos.faults import FAULTS
+from chaos.world import sweep
 
 HERE = Path(__file__).parents[2]
 
@@ -103,5 +104,24 @@ def test_an_interrupted_soak_leaves_nothing_behind(tmp_path, number):
     out, _ = child.communicate(timeout=100)
     assert child.returncode == 130, out
     home = next(path for path in tmp_path.iterdir())
+    assert [p for p in left_behind(tmp_path) if p != str(home)] == []
+    assert machine() <= before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_what_a_killed_soak_leaves_is_removed_by_the_next(tmp_path):
+    """SIGKILL: the processes go at once, with the harness; the rest when its number is taken again."""
+    before = machine()
+    child = soak(tmp_path, "--minutes", "5", "--seed", "4")
+    while "up: " not in (line := child.stdout.readline()):
+        assert line
+    (home,) = tmp_path.iterdir()
+    child.kill()
+    child.communicate(timeout=60)
+    number = next(
+        path for path in Path("/run/lock").glob("lunalog-chaos-*") if path.read_text() == str(home)
+    )
+    sweep(int(number.name.rpartition("-")[2]), str(home))
     assert [p for p in left_behind(tmp_path) if p != str(home)] == []
     assert machine() <= before

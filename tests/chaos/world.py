@@ -84,8 +84,7 @@ class World:
         self._pipes: dict[str, asyncio.Task[None]] = {}
         self._due: dict[str, float] = {}
 
-    @staticmethod
-    def _take_number() -> tuple[int, int]:
+    def _take_number(self) -> tuple[int, int]:
         """A number that no other run on this machine has; what a killed one left is removed."""
         LOCKS.mkdir(parents=True, exist_ok=True)
         for number in NUMBERS:
@@ -95,8 +94,10 @@ class World:
             except OSError:
                 os.close(fd)
                 continue
-            if os.geteuid() == 0 and shutil.which("ip"):
-                net.sweep(number)
+            if os.geteuid() == 0:
+                sweep(number, os.pread(fd, 4096, 0).decode())
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, str(self.home).encode(), 0)
             return number, fd
         raise RuntimeError("too many runs at once")
 
@@ -348,3 +349,16 @@ class World:
         for node in self.nodes.values():
             if node.log.exists():
                 self._read_log(node)
+
+
+def sweep(number: int, home: str) -> None:
+    """Remove the namespaces, groups and mounts of a run that was killed."""
+    if shutil.which("ip"):
+        net.sweep(number)
+    for group in tools.CGROUP_MEMORY.glob(f"lunalog-chaos-{number}-*"):
+        with contextlib.suppress(OSError):
+            group.rmdir()
+    for line in Path("/proc/mounts").read_text().splitlines():
+        place = line.split()[1]
+        if home and place.startswith(f"{home}/"):
+            subprocess.run(["umount", "-l", place], capture_output=True, check=False)
