@@ -203,9 +203,16 @@ class TcpListener:
 
 
 class TcpNetwork:
-    """TCP with no delay; a dead peer is noticed by heartbeats above and by the kernel below (N5)."""
+    """TCP with no delay; a dead peer is noticed by heartbeats above and by the kernel below (N5).
+
+    The kernel looks on both sides and also when there is nothing to send: a server would else keep the
+    connections of machines that have vanished, and what hangs on them, for as long as it lives.
+    """
 
     USER_TIMEOUT_MS = 10_000
+    IDLE_S = 10
+    """A connection that has been silent for this long is probed."""
+    PROBE_S = 5
 
     async def connect(self, factory: ProtocolFactory, address: Address) -> None:
         """Dial `address`; raises `OSError`, also for what a peer told and is no address (H1)."""
@@ -220,6 +227,8 @@ class TcpNetwork:
         """Listen on `address`; raises `OSError`."""
         loop = asyncio.get_running_loop()
         server = await loop.create_server(factory, *address, backlog=1024)
+        for sock in server.sockets:  # what is accepted inherits it
+            self._tune(sock)
         return TcpListener(server)
 
     @classmethod
@@ -228,8 +237,14 @@ class TcpNetwork:
             return
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if hasattr(socket, "TCP_USER_TIMEOUT"):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, cls.USER_TIMEOUT_MS)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in (
+                ("TCP_KEEPIDLE", cls.IDLE_S),
+                ("TCP_KEEPINTVL", cls.PROBE_S),
+                ("TCP_USER_TIMEOUT", cls.USER_TIMEOUT_MS),
+            ):
+                if hasattr(socket, name):  # not everywhere
+                    sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class ThreadMailbox:

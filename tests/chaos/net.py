@@ -92,6 +92,25 @@ class Lan:
         words = done.stdout.split()
         return sum(int(words[i + 1]) for i, word in enumerate(words) if word == "packets")
 
+    def connections(self, name: str, peer: str) -> int:
+        """How many connections a namespace has with an address, as its kernel sees it."""
+        done = subprocess.run(
+            [
+                *self._inside(name),
+                "ss",
+                "--no-header",
+                "--tcp",
+                "state",
+                "established",
+                "dst",
+                peer,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        return len(done.stdout.splitlines())
+
     def heal(self, name: str) -> None:
         """Drop nothing any more."""
         self._nft(name, "flush chain inet chaos in; flush chain inet chaos out")

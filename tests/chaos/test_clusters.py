@@ -150,3 +150,24 @@ async def test_c1_the_wall_clock_decides_nothing(make_world, wait, need):
     server.kill()
     await wait(lambda: last_year() > before)  # the shift shows in its log: it was real
     await ends_well(world)
+
+
+async def test_n5_connections_of_a_machine_that_has_vanished_are_given_up(make_world, wait, need):
+    """No FIN, no RST, and nothing to send to it: only who probes finds out."""
+    need("namespaces")
+    world = await make_world(has_lan=True, clients=1)
+    client = await led(world, wait)
+    assert (client.name, "master") not in world.links, "it dials directly"
+    nodes = [world.master, *world.servers]
+
+    def connections():
+        return sum(world.lan.connections(node.namespace, client.host) for node in nodes)
+
+    assert connections() >= 4
+    client.is_wanted = False
+    world.lan.drop(client.namespace, "out")
+    world.lan.drop(client.namespace, "in")
+    client.kill()
+    await wait(lambda: connections() == 0)
+    world.lan.heal(client.namespace)
+    await ends_well(world)

@@ -2,12 +2,14 @@
 
 import asyncio
 import inspect
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import uvloop
 
-from lunalog.runtime import SystemRuntime, Tasks, ThreadMailbox, drive
+from lunalog.runtime import SystemRuntime, Tasks, TcpNetwork, ThreadMailbox, drive
 
 
 class Failing(SystemRuntime):
@@ -191,3 +193,40 @@ async def test_what_a_peer_told_and_is_no_address_cannot_be_reached_and_ends_nob
     """H1: a server dials what a certificate names as its sources."""
     with pytest.raises(OSError, match=r"no address|not known|failure"):
         await SystemRuntime().network.connect(asyncio.Protocol, address)
+
+
+@pytest.mark.parametrize("loop_of", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_n5_the_kernel_looks_for_the_peer_on_both_sides_of_a_connection(loop_of):
+    """Also of one on which nothing is ever sent again, whose machine has vanished."""
+    options = (
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY),
+    )
+    transports = []
+
+    class Side(asyncio.Protocol):
+        def connection_made(self, transport):
+            transports.append(transport)
+
+    async def connect():
+        network = TcpNetwork()
+        listener = await network.listen(Side, ("127.0.0.1", 0))
+        await network.connect(Side, listener.address)
+        while len(transports) < 2:
+            await asyncio.sleep(0)
+        sockets = [transport.get_extra_info("socket") for transport in transports]
+        found = [[sock.getsockopt(*option) for option in options] for sock in sockets]
+        for transport in transports:
+            transport.close()
+        await listener.close()
+        return found
+
+    with asyncio.Runner(loop_factory=loop_of) as runner:
+        dialled, accepted = runner.run(connect())
+    for keeps, idle_s, probe_s, timeout_ms, no_delay in (dialled, accepted):
+        assert (keeps, no_delay) == (1, 1)
+        assert (idle_s, probe_s) == (TcpNetwork.IDLE_S, TcpNetwork.PROBE_S)
+        assert timeout_ms == TcpNetwork.USER_TIMEOUT_MS
