@@ -64,11 +64,19 @@ class Lan:
         return name, host
 
     def down(self) -> None:
-        """Take everything away; what is not there is fine."""
+        """Take everything away; what is not there is fine.
+
+        A namespace takes its end of a link with it, but only some time later: the links go first.
+        """
+        for link in self._links():
+            subprocess.run(["ip", "link", "del", link], capture_output=True, check=False)
         for name in list(self.hosts):
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
         subprocess.run(["ip", "link", "del", self.bridge], capture_output=True, check=False)
         self.hosts.clear()
+
+    def _links(self) -> list[str]:
+        return [path.name for path in Path("/sys/class/net").glob(f"{self.bridge}v*")]
 
     # ------------------------------------------------------------------ what is dropped
 
@@ -128,5 +136,4 @@ def sweep(number: int) -> None:
     lan = Lan(number)
     names = [path.name for path in tools.NETNS_DIRECTORY.glob(f"{lan.bridge}-*")]
     lan.hosts = dict.fromkeys(names, "")
-    if names or Path(f"/sys/class/net/{lan.bridge}").exists():
-        lan.down()
+    lan.down()
