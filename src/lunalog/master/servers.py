@@ -99,8 +99,10 @@ class Servers:
         """
         name = check_node_name(request.name)
         numbers = request.incarnation, request.boot, request.synced_position
-        if max(numbers) >= limits.SEQUENCE_MAX or len(request.labels) > LABELS_MAX:  # one more fits
-            raise UsageError(f"server {name!r} registers with senseless numbers or labels")
+        if max(numbers) >= limits.SEQUENCE_MAX:  # one more must fit
+            raise UsageError(f"server {name!r} registers with senseless numbers")
+        if len(request.labels) > LABELS_MAX:
+            raise UsageError(f"server {name!r} has more than {LABELS_MAX} labels")
         async with self._locks.setdefault(name, asyncio.Lock()):
             if arrival < self._arrivals.get(name, 0):
                 raise NotActiveError(f"a newer start of server {name!r} has registered")
