@@ -2,8 +2,8 @@
 
 A receive buffer grows beyond its usual bound only for one large message, and a peer may begin one and
 never end it.  So there are few places for such buffers.  Who finds none waits with its socket unread,
-in order; who has one gives it back when the message is handled, or loses its connection when that
-takes too long.
+in order; who has one gives it back when the message is handled, or loses its connection when others
+wait and it takes too long: on a slow link a large message may take its time (N3).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 PLACES: Final = 2
 HOLD_S: Final = 10.0
-"""A large message that has not come to its end by then ends its connection."""
+"""A large message that has not come to its end by then ends its connection, if others wait."""
 
 
 class Guest(Protocol):
@@ -54,7 +54,13 @@ class Room:
 
     def _lend(self, guest: Guest) -> None:
         loop = asyncio.get_running_loop()
-        self._held[guest] = loop.call_later(HOLD_S, guest.held_room_too_long)
+        self._held[guest] = loop.call_later(HOLD_S, self._expire, guest)
+
+    def _expire(self, guest: Guest) -> None:
+        if self._waiting:
+            guest.held_room_too_long()
+        else:
+            self._lend(guest)
 
     def give_back(self, guest: Guest) -> None:
         """Leave the place, or the queue; who is in neither may say so, too."""

@@ -79,7 +79,7 @@ def test_one_that_is_not_ended_loses_its_connection_and_the_next_is_served() -> 
         raws[PLACES].transport.write(message(PLACES))
         await asyncio.sleep(HOLD_S)
         assert [slot for _, slot, _, _ in world.theirs.of("append")] == [PLACES]
-        assert [raw.is_lost for raw in raws] == [True] * PLACES + [False]
+        assert [raw.is_lost for raw in raws] == [True] + [False] * PLACES  # nobody waits any more
         ((kind, _, failure),) = raws[0].messages()
         assert (kind, type(codec.error_of(failure))) == (Kind.ERROR, OverloadedError)
 
@@ -117,8 +117,12 @@ def test_who_waits_and_goes_away_leaves_the_queue() -> None:
         assert (first.got, second.got, third.got) == (0, 0, 1)
         room.give_back(third)
         assert first.got == 1
-        await asyncio.sleep(2 * HOLD_S)
+        await asyncio.sleep(3 * HOLD_S)
+        assert first.ended == 0  # nobody else wants the place
+        assert not room.take(second)
+        await asyncio.sleep(HOLD_S)
         assert (first.ended, second.ended, third.ended) == (1, 0, 0)
+        room.give_back(second)
         room.give_back(first)
         room.give_back(first)
         assert room.take(second)
