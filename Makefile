@@ -6,6 +6,7 @@ FILE ?=
 SEEDS ?= 100
 FROM ?= 0
 SEED ?=
+SCOPE ?= ci
 ROUNDS ?= 5
 SECONDS ?= 60
 TARGET ?=
@@ -14,7 +15,7 @@ FAULTS ?=
 PIP := $(RUN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint sim fuzz chaos bench clean
+.PHONY: help demo test check lint sim fuzz chaos model bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -58,6 +59,9 @@ fuzz: $(VENV)/test.stamp ## every decoder under a coverage-guided fuzzer: SECOND
 chaos: $(VENV)/run.stamp ## real processes under faults: MINUTES=10 SEED= FAULTS=kill-leader,cut (all that can run)
 	@-tests/chaos/install
 	@PYTHONPATH=src:tests $(RUN)/python -m chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS))
+
+model: $(VENV)/run.stamp ## explore the protocol's models state by state, and what they miss: SCOPE=ci, nightly or mutants
+	@$(RUN)/python -m lunalog.testing.model --scope $(SCOPE)
 
 bench: $(VENV)/run.stamp ## every target of the README beside the yardstick (ROUNDS=5)
 	$(RUN)/python bench/run.py --rounds $(ROUNDS)
