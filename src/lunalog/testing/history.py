@@ -1,12 +1,17 @@
-"""What a run did, written down as it happened: the checkers read nothing else.
+"""What happened to one stream, written down as it happened: the checkers read nothing else.
 
-Times are the simulation's own (true) time, not any node's clock.  Every append carries bytes that no
-other append carries, so the payload is its identity.
+Times are one true clock's seconds, not any node's.  Every append carries bytes that no other append
+carries, so the payload is its identity.  Whoever runs real processes fills in what clients saw
+(`appends`, `readers`, `linear_reads`, `log`, `calls`) and leaves the rest empty: a checker counts
+what it looked at, so that nobody takes an empty list for a proof.
+
+Source: docs/protocol.md, invariants.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from lunalog.types import (
     Chain,
@@ -21,6 +26,13 @@ from lunalog.types import (
     StreamId,
 )
 
+PENDING: Final = "pending"
+ACKED: Final = "acked"
+REFUSED: Final = "refused"
+UNKNOWN: Final = "unknown"
+
+# ---------------------------------------------------------------------- what clients saw
+
 
 @dataclass(slots=True)
 class Append:
@@ -30,8 +42,9 @@ class Append:
     peer: str
     incarnation: LeaderIncarnation
     epoch: Epoch
+    """Of the writer when it was called; 0: it led nothing."""
     invoked: float
-    outcome: str = "pending"
+    outcome: str = PENDING
     """acked, refused (never applied), unknown, or pending (its client died)."""
     sequence: Sequence | None = None
     done: float = 0.0
@@ -57,12 +70,28 @@ class ReaderSession:
 
 @dataclass(slots=True)
 class LinearRead:
-    """One linearizable question and its answer."""
+    """One linearizable question and its answer; or a linearizable read and where it ended."""
 
     peer: str
     invoked: float
     done: float
     committed: Sequence
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of a client that must not wait for ever (L2)."""
+
+    peer: str
+    incarnation: LeaderIncarnation
+    what: str
+    invoked: float
+    limit_s: float
+    """It ends within this, whatever its outcome, while its client runs undisturbed."""
+    done: float | None = None
+
+
+# ---------------------------------------------------------------------- what the master decided
 
 
 @dataclass(slots=True)
@@ -80,11 +109,16 @@ class RowChange:
     at: float
     stream: StreamId
     row: SealedSegment
+    copies: tuple[Member, ...] | None = None
+    """Listed members that held all of it durably by then; none: nobody looked."""
+
+
+# ---------------------------------------------------------------------- what servers did
 
 
 @dataclass(frozen=True, slots=True)
 class HeldFrame:
-    """A frame as it lay on one server at some moment."""
+    """A frame as one server accepted it, served it, or had it on its disk; each is noted once."""
 
     member: Member
     stream: StreamId
@@ -92,6 +126,42 @@ class HeldFrame:
     first: Sequence
     count: int
     crc: int
+    epoch: Epoch = 0
+    """Of its origin; 0: only its place and checksum were seen."""
+    is_sound: bool = True
+    """Its bytes matched its checksum, where they were seen."""
+
+
+class Denial(NamedTuple):
+    """A server told a recoverer that it never held anything from `first` on (R5, R6)."""
+
+    at: float
+    member: Member
+    segment: SegmentId
+    first: Sequence
+    unknown: tuple[tuple[Sequence, Sequence], ...] = ()
+    """Ranges of which it said that it cannot tell."""
+
+
+class Removal(NamedTuple):
+    """A server gave up [first, end) of a segment."""
+
+    at: float
+    member: Member
+    segment: SegmentId
+    first: Sequence
+    end: Sequence
+    kind: str
+    """trim, suffix, drop, or delete."""
+    certificate: SealedSegment | None = None
+    """Under which a suffix was cut."""
+
+
+class Loss(NamedTuple):
+    """An injected fault let this member's disk lose something it had said was durable."""
+
+    at: float
+    member: Member
 
 
 @dataclass(slots=True)
@@ -122,30 +192,74 @@ class ReplicaEnd:
     end: Sequence
     committed: Sequence
     chain: Chain
+    is_complete: bool = False
+    """It knows its certificate and holds everything below its end (R21)."""
+
+
+# ---------------------------------------------------------------------- liveness
+
+
+class Campaign(NamedTuple):
+    """From the moment the core was stable to the first append that was acknowledged (L1)."""
+
+    stable: float
+    ended: float
+    lease_s: float
+    rtt_s: float
+
+
+class GraySpell(NamedTuple):
+    """One server was slow, not dead, from `first` to `end` (L3)."""
+
+    server: str
+    first: float
+    end: float
+
+
+# ---------------------------------------------------------------------- all of it
 
 
 @dataclass
 class History:
-    """Everything that the checkers may look at."""
+    """Everything that the checkers may look at, of one stream.
+
+    Attributes:
+        appends: In the order in which they were called; a writer's calls come from one task.
+        acks: How far each member ever acknowledged each segment.
+        log: The final log, read once everything is healed; `has_log` is false when there is none,
+            because the stream was deleted.
+        log_start: First event that is kept at the end.
+        over_at: When the run ended, and `alive` whose client still ran then.
+    """
 
     stream: StreamId = b""
+    name: str = ""
     appends: list[Append] = field(default_factory=list)
     readers: list[ReaderSession] = field(default_factory=list)
     linear_reads: list[LinearRead] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
     heads: list[HeadChange] = field(default_factory=list)
     rows: list[RowChange] = field(default_factory=list)
+    deleted_at: float | None = None
     held: list[HeldFrame] = field(default_factory=list)
     replicas: list[ReplicaEnd] = field(default_factory=list)
     restarts: list[Restart] = field(default_factory=list)
+    acks: dict[tuple[Member, SegmentId], Sequence] = field(default_factory=dict)
+    denials: list[Denial] = field(default_factory=list)
+    removals: list[Removal] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
+    campaigns: list[Campaign] = field(default_factory=list)
+    gray_spells: list[GraySpell] = field(default_factory=list)
     log: list[Delivery] = field(default_factory=list)
-    """The final log, read once everything is healed."""
+    has_log: bool = True
     log_start: Sequence = 0
-    """First event that is kept at the end."""
+    over_at: float = 0.0
+    alive: frozenset[LeaderIncarnation] = frozenset()
 
     @property
     def acked(self) -> list[Append]:
         """Appends whose caller was told a sequence."""
-        return [append for append in self.appends if append.outcome == "acked"]
+        return [append for append in self.appends if append.outcome == ACKED]
 
 
 @dataclass
