@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Mapping
-from collections.abc import Sequence as Run
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,72 +19,101 @@ from lunalog.errors import AvailabilityError, CorruptRecordError
 from lunalog.master import records
 from lunalog.master.service import Master
 from lunalog.runtime import Address
-from lunalog.server.process import JournalServer
-from lunalog.testing.history import HeadChange, History, Restart, RowChange, ServerMemory
+from lunalog.testing.checkers import lacking
 from lunalog.testing.machine import SimulatedNode
 from lunalog.testing.metadata import SimulatedStore
 from lunalog.testing.process import SimulatedRuntime
+from lunalog.testing.recording import Recorder, WatchedServer
 from lunalog.testing.simulation import Simulation
-from lunalog.types import Policy, SealedSegment
+from lunalog.types import Policy, StreamHead, StreamId
 
 MASTER = "master"
 MASTER_PORT = 7600
-LEGAL_PAIRS = ((3, 2), (3, 2), (3, 2), (5, 3), (4, 2), (4, 3), (2, 2), (3, 3), (5, 4), (1, 1))
-"""(N, A), the usual ones more often."""
+USUAL_PAIRS = ((3, 2),) * 4 + ((2, 2), (3, 3), (5, 3), (1, 1))
+LEGAL_PAIRS = ((1, 1), *((n, a) for n in range(2, 6) for a in range(2, n + 1)))
+"""(N, A) of every replica set of up to five servers."""
+ROLLING_AGES_S = (86400.0, 86400.0, 3.0, 0.5)
+ROLLING_BYTES = (1 << 30, 1 << 30, 20_000, 2_000)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamShape:
+    """One stream: how it is replicated, when its leader rolls of itself, how much it is used."""
+
+    name: str = "orders"
+    replicas: int = 3
+    ack_quorum: int = 2
+    segment_age_s: float = ROLLING_AGES_S[0]
+    segment_bytes: int = ROLLING_BYTES[0]
+    is_idle: bool = False
+    """Led and read as others are, and hardly ever appended to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How large one run's cluster is; drawn by seed."""
+    """How large one run's cluster is, and its streams; drawn by seed."""
 
-    replicas: int = 3
-    ack_quorum: int = 2
+    streams: tuple[StreamShape, ...] = (StreamShape(),)
     spares: int = 1
-    """Servers beyond N."""
+    """Servers beyond the largest N."""
     clients: int = 3
-    segment_age_s: float = 86400.0
-    """When a leader rolls of itself."""
 
     @classmethod
     def draw(cls, chance: random.Random) -> Shape:
-        """Draw a shape."""
-        replicas, ack_quorum = chance.choice(LEGAL_PAIRS)
+        """Draw a shape: the first stream's A is the least, since it bounds what damage is promised."""
+        count = chance.choice((1, 2, 2, 3))
+        first = chance.choice(chance.choice((USUAL_PAIRS, LEGAL_PAIRS)))
+        others = [(n, a) for n, a in LEGAL_PAIRS if a >= first[1] and n <= max(3, first[0])]
+        pairs = [first, *(chance.choice(others) for _ in range(count - 1))]
         return cls(
-            replicas,
-            ack_quorum,
-            spares=chance.choice([0, 1, 2]),
-            clients=chance.choice([2, 3]),
-            segment_age_s=chance.choice([86400.0, 86400.0, 3.0, 0.5]),
+            tuple(
+                StreamShape(
+                    f"stream-{number}",
+                    *pair,
+                    chance.choice(ROLLING_AGES_S),
+                    chance.choice(ROLLING_BYTES),
+                    is_idle=number > 1 and chance.random() < 0.3,
+                )
+                for number, pair in enumerate(pairs, 1)
+            ),
+            spares=chance.choice((0, 1, 1, 2)),
+            clients=chance.choice((2, 3)),
         )
 
     @property
     def servers(self) -> int:
         """How many there are."""
-        return self.replicas + self.spares
+        return max(stream.replicas for stream in self.streams) + self.spares
+
+    @property
+    def damages_most(self) -> int:
+        """How many servers may lose durable bytes, so that every stream must survive it."""
+        return min(stream.ack_quorum for stream in self.streams) - 1
 
 
 class SimulatedCluster:
     """The nodes of one run and what runs on them.
 
     Attributes:
+        recorder: What is written down.
         servers: The `JournalServer` that runs, or ran last, on each server's machine.
         journals: The same of clients.
+        streams: The id of each stream of the shape, by name.
         damaged: Servers whose disk has lost what it had said was durable, since their last start.
     """
 
-    def __init__(self, simulation: Simulation, shape: Shape, history: History) -> None:
+    def __init__(self, simulation: Simulation, shape: Shape) -> None:
         self.simulation = simulation
         self.shape = shape
-        self.history = history
+        self.recorder = Recorder(lambda: simulation.now)
         self.store = SimulatedStore(simulation.stream("metadata"))
-        self.store.on_commit = self._committed
+        self.store.on_commit = self.recorder.committed
+        self.streams = {stream.name: self._made_before(stream) for stream in shape.streams}
         self.master: Master | None = None
-        self.servers: dict[str, JournalServer] = {}
+        self.servers = self.recorder.servers
         self.journals: dict[str, SingleWriteJournal] = {}
         self.damaged: set[str] = set()
         self.ever_damaged: set[str] = set()
-        self.reported: dict[str, int] = {}
-        """How far the masters know each server's log to reach."""
         self.server_config = ServerConfig(
             extent_bytes=2 * limits.MESSAGE_BYTES_MAX, tail_cache_bytes=limits.MIB
         )
@@ -122,17 +150,36 @@ class SimulatedCluster:
         for node in self.client_nodes:
             node.start(partial(self._run_client, name=node.name, work=work))
 
+    def _made_before(self, shape: StreamShape) -> StreamId:
+        """Put a stream into the store as a master left it that had created it, and return its id.
+
+        Its segments may be smaller than any client may ask for, so that size rolls happen.
+        """
+        stream = self.simulation.stream(f"id of {shape.name}").randbytes(16)
+        policy = Policy(shape.replicas, shape.ack_quorum, shape.segment_bytes, shape.segment_age_s)
+        head = StreamHead(shape.name, stream, policy)
+        self.store.apply(
+            {},
+            {
+                records.name_key(shape.name): stream,
+                records.head_key(stream): records.encode(records.HeadRecord(head)),
+            },
+            (),
+        )
+        return stream
+
     def picture(self) -> list[str]:
         """What everybody believes, for people who look at a run that is stuck."""
-        lines = [f"head: {self.history.heads[-1].head}" if self.history.heads else "no head"]
+        histories = self.recorder.histories.values()
+        lines = [f"head: {history.heads[-1].head}" for history in histories if history.heads]
         for name, server in sorted(self.servers.items()):
             node = self.simulation.node(name)
             lines.append(
                 f"{name}: running={node.is_running} registered={server.is_registered} "
                 f"incarnation={server.replica.incarnation} full={server.log.is_full}"
             )
-            for state in server.replica.streams.values():
-                lines.append(f"  promise {state.promise}")
+            for stream, state in server.replica.streams.items():
+                lines.append(f"  {self.recorder.of(stream).name}: promise {state.promise}")
                 lines += [f"  {held!r}" for held in list(state.segments.values())[-2:]]
         lines += [f"incomplete: {found}" for found in self.incomplete()]
         for name, journal in sorted(self.journals.items()):
@@ -141,25 +188,23 @@ class SimulatedCluster:
         return lines
 
     def incomplete(self) -> list[str]:
-        """Replicas of sealed segments that lack events which their member was listed for (R21).
-
-        A member that lives under another incarnation is repaired, not completed (R20).
-        """
-        if not self.history.heads:
-            return []
-        rows = {change.row.id: change.row for change in self.history.rows}
-        head = self.history.heads[-1].head
+        """Replicas of sealed segments that lack events which their member was listed for (R21)."""
         found = []
-        for row in rows.values():
-            for member in row.members:
-                server = self.servers.get(member.server)
-                if row.end <= head.truncated_before or member.server in self.ever_damaged:
-                    continue
-                if server is None or server.replica.incarnation != member.incarnation:
-                    continue
-                held = server.replica.find(head.stream, row.id)
-                if held is None or not held.is_complete:
-                    found.append(f"{row.id} at {member.server}: {held!r}")
+        for history in self.recorder.histories.values():
+            if not history.heads or not history.has_log:
+                continue
+            complete = {
+                (member, change.row.id)
+                for change in history.rows
+                for member in change.row.members
+                if (held := self.recorder.held(history.stream, change.row.id, member)) is not None
+                and held.is_complete
+            }
+            start = history.heads[-1].head.truncated_before
+            found += [
+                f"{history.name} {row.id} at {member}"
+                for row, member in lacking(history, complete, start)
+            ]
         return found
 
     def position(self, node: SimulatedNode) -> int:
@@ -171,23 +216,10 @@ class SimulatedCluster:
         """Note that a server's disk may lose what it had said was durable."""
         self.damaged.add(node.name)
         self.ever_damaged.add(node.name)
+        self.recorder.harmed(node.name)
 
     def _expects(self, server: str, error: BaseException) -> bool:
         return server in self.ever_damaged and isinstance(error, CorruptRecordError)
-
-    def _committed(self, puts: Mapping[str, bytes], deletes: Run[str]) -> None:
-        """Note every transaction on the stream's head and rows."""
-        at = self.simulation.now
-        for key, value in puts.items():
-            if key.startswith(records.HEADS):
-                head = records.decode(value, records.HeadRecord, key).head
-                self.history.heads.append(HeadChange(at, head))
-            elif key.startswith(records.SERVERS):
-                known = records.decode(value, records.ServerRecord, key)
-                self.reported[known.name] = known.synced_position
-            elif key.startswith(records.ROWS):
-                row = records.decode(value, SealedSegment, key)
-                self.history.rows.append(RowChange(at, records.stream_of(key), row))
 
     async def _run_master(self, runtime: SimulatedRuntime) -> None:
         self.master = Master(runtime, self.store, self.master_config)
@@ -199,7 +231,7 @@ class SimulatedCluster:
         masters: list[Address] = [(MASTER, MASTER_PORT)]
         config = replace(self.server_config, name=name, host=name)
         disk = runtime.node.disk()
-        server = JournalServer(runtime, disk, masters, config)
+        server = WatchedServer(runtime, disk, masters, config, self.recorder)
         try:
             await server.start()
         except CorruptRecordError:
@@ -208,8 +240,7 @@ class SimulatedCluster:
             raise
         self.servers[name] = server
         if before is not None and name not in self.damaged:
-            restart = Restart(name, memory_of(before), memory_of(server))
-            self.history.restarts.append(restart)
+            self.recorder.restarted(name, before, server)
         self.damaged.discard(name)
         await server.wait_left()
 
@@ -240,15 +271,9 @@ class SimulatedCluster:
             url=self.url,
             peer=name,
             config=self.client_config,
-            default_policy=Policy(segment_age_s=self.shape.segment_age_s),
         )
         await journal.start()
         return journal
-
-
-def memory_of(server: JournalServer) -> ServerMemory:
-    """What a server has promised and acked, as far as it is durable."""
-    return ServerMemory(promises=server.replica.promises(), ends=server.replica.durable_ends())
 
 
 async def _for_ever() -> None:

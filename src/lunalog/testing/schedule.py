@@ -12,19 +12,23 @@ import traceback
 from dataclasses import dataclass, field
 
 from lunalog.client.journal import SingleWriteJournal
-from lunalog.errors import AvailabilityError, OutcomeUnknownError, UnknownDataError
+from lunalog.errors import UnknownDataError
 from lunalog.server import JournalServer
 from lunalog.testing.checkers import CHECKERS, FOCUSED
+from lunalog.testing.churning import Churn
 from lunalog.testing.cluster import Shape, SimulatedCluster
-from lunalog.testing.history import Delivery, HeldFrame, History, ReplicaEnd
+from lunalog.testing.history import Campaign, Delivery, HeldFrame, History, ReplicaEnd
+from lunalog.testing.link import NetworkSettings
 from lunalog.testing.nemesis import Nemesis, Targets
+from lunalog.testing.recording import is_sound
 from lunalog.testing.simulation import Simulation, ViolationError
-from lunalog.testing.workload import STREAM, Mix, Workload
+from lunalog.testing.workload import Mix, Workload
 from lunalog.types import Member
 
 STORM_S = 20.0
 CONVERGE_S = 60.0
 LAST_APPENDS = 5
+CHURNING = "client-1"
 
 
 @dataclass(slots=True)
@@ -46,91 +50,106 @@ class Schedule:
     """One run in the making."""
 
     def __init__(self, seed: int) -> None:
-        self.history = History()
-        self.stage = "create the stream"
-        self.simulation = Simulation(seed)
-        chance = self.simulation.stream("options")
+        self.stage = "begin"
+        self.simulation = simulation = Simulation(seed)
+        chance = simulation.stream("options")
         self.shape = Shape.draw(chance)
         self.mix = Mix.draw(chance)
-        self.cluster = SimulatedCluster(self.simulation, self.shape, self.history)
+        self.cluster = SimulatedCluster(simulation, self.shape)
+        self.recorder = self.cluster.recorder
         self.workload = Workload(
-            self.history,
-            self.simulation.stream("workload"),
-            lambda: self.simulation.now,
+            {name: self.recorder.of(stream) for name, stream in self.cluster.streams.items()},
+            frozenset(stream.name for stream in self.shape.streams if stream.is_idle),
+            simulation.stream("workload"),
+            lambda: simulation.now,
             self.mix,
+        )
+        first = self.shape.streams[0]
+        self.churn = Churn(
+            self.recorder,
+            simulation.stream("churn"),
+            (first.replicas, first.ack_quorum),
+            self.mix.churn_gap_s,
         )
         self.nemesis = Nemesis.draw(
             Targets(
-                self.simulation,
+                simulation,
                 self.cluster.server_nodes,
                 [self.cluster.master_node],
                 self.cluster.client_nodes,
-                damages_most=self.shape.ack_quorum - 1,
+                damages_most=self.shape.damages_most,
                 store=self.cluster.store,
                 damaged=self.cluster.harmed,
                 position=self.cluster.position,
-                reported=lambda node: self.cluster.reported.get(node.name, 0),
+                reported=lambda node: self.recorder.reported.get(node.name, 0),
             )
         )
 
     async def client(self, journal: SingleWriteJournal, name: str) -> None:
         """Everything that one client process does."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.workload.peer(journal, name))
-            group.create_task(self.workload.reader(journal, f"{name}.reader"))
-            group.create_task(self.workload.linear_reader(journal, name))
+            group.create_task(self.workload.client(journal, name))
+            if name == CHURNING and self.mix.churn_gap_s:
+                group.create_task(self.churn.run(journal))
 
     async def storm(self) -> None:
-        """Create the stream, let everybody loose, break things."""
-        journal = await self.cluster.journal()
-        while not self.history.stream:
-            try:
-                created = await journal.create_stream(
-                    STREAM,
-                    replicas=self.shape.replicas,
-                    ack_quorum=self.shape.ack_quorum,
-                    exist_ok=True,
-                )
-                self.history.stream = created.stream
-            except (AvailabilityError, OutcomeUnknownError):
-                await asyncio.sleep(0.2)
-        await journal.aclose()
+        """Let everybody loose, break things."""
         await self.nemesis.run(STORM_S)
 
     async def converge(self) -> None:
         """With all healed: append, read everything, and look at every replica."""
         self.nemesis.heal()
+        healed = self.simulation.now
         journal = await self.cluster.journal("finisher")
         async with asyncio.timeout(CONVERGE_S):
             self.stage = "append"
-            await self._progress()
+            await self._progress(healed)
             self.stage = "flush"
-            await self.workload.finish()
-            self.stage = "ask for a read point"
-            committed = await journal.committed(STREAM, timeout=CONVERGE_S)
-            self.stage = f"read up to {committed}"
-            await self._read_all(journal, committed)
+            for work in self.workload.streams:
+                await work.finish()
+            self.stage = "delete what was made to be deleted"
+            await self.churn.clear(journal)
+            for work in self.workload.streams:
+                self.stage = f"ask for a read point of {work.name}"
+                committed = await journal.committed(work.name, timeout=CONVERGE_S)
+                self.stage = f"read {work.name} up to {committed}"
+                await self._read_all(journal, work.history, committed)
             self.stage = "complete every replica"
             while self.cluster.incomplete():  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
+        self._note_end()
         await journal.aclose()
         for name, server in sorted(self.cluster.servers.items()):
             if self.simulation.node(name).is_running:
                 await self._inspect(server)
 
-    async def _progress(self) -> None:
-        """Wait until appends are acknowledged that were called after the storm."""
-        healed = self.simulation.now
-        while sum(a.invoked > healed for a in self.history.acked) < LAST_APPENDS:  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
+    async def _progress(self, healed: float) -> None:
+        """Wait until appends to each stream are acknowledged that were called after the storm."""
+        config, settings = self.cluster.master_config, self.simulation.network.settings
+        for work in self.workload.streams:
+            least = 1 if work.is_idle else LAST_APPENDS
+            while len(late := _acked_after(work.history, healed)) < least:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+            campaign = Campaign(healed, min(late), config.lease_ms / 1000, round_trip_s(settings))
+            work.history.campaigns.append(campaign)
 
-    async def _read_all(self, journal: SingleWriteJournal, committed: int) -> None:
-        description = await journal.describe(STREAM)
-        start = self.history.log_start = description.head.truncated_before
+    def _note_end(self) -> None:
+        alive = frozenset(
+            journal.incarnation
+            for name, journal in self.cluster.journals.items()
+            if self.simulation.node(name).is_running
+        )
+        for history in self.recorder.histories.values():
+            history.over_at, history.alive = self.simulation.now, alive
+
+    async def _read_all(
+        self, journal: SingleWriteJournal, history: History, committed: int
+    ) -> None:
+        description = await journal.describe(history.name)
+        start = history.log_start = description.head.truncated_before
         while start < committed:
-            async for event in journal.read(STREAM, start=start, follow=True):
-                delivery = Delivery(event.sequence, event.epoch, event.payload)
-                self.history.log.append(delivery)
+            async for event in journal.read(history.name, start=start, follow=True):
+                history.log.append(Delivery(event.sequence, event.epoch, event.payload))
                 start = event.sequence + 1
                 if start >= committed:
                     break
@@ -140,7 +159,7 @@ class Schedule:
         member = Member(server.name, server.replica.incarnation)
         for stream, state in list(server.replica.streams.items()):
             for held in list(state.segments.values()):
-                self.history.replicas.append(
+                self.recorder.of(stream).replicas.append(
                     ReplicaEnd(
                         member,
                         stream,
@@ -149,6 +168,7 @@ class Schedule:
                         held.durable,
                         min(held.committed, held.durable),
                         held.chain,
+                        held.is_complete,
                     )
                 )
                 at = max(held.first, state.trimmed_before)
@@ -161,11 +181,35 @@ class Schedule:
                         break
                     if not found:
                         break
-                    for head, _ in found:
-                        self.history.held.append(
-                            HeldFrame(member, stream, held.id, head.first, head.count, head.crc)
+                    for head, frame in found:
+                        self.recorder.frame(
+                            HeldFrame(
+                                member,
+                                stream,
+                                held.id,
+                                head.first,
+                                head.count,
+                                head.crc,
+                                head.epoch,
+                                is_sound(frame),
+                            )
                         )
                     at = found[-1][0].end
+
+
+def _acked_after(history: History, at: float) -> list[float]:
+    """When appends were acknowledged that were called after a time."""
+    return [append.done for append in history.acked if append.invoked > at]
+
+
+def round_trip_s(settings: NetworkSettings) -> float:
+    """About the longest that a question and its answer take on a run's usual network."""
+    one_way = settings.delay_s[1]
+    if settings.slow_rate:
+        one_way += settings.slow_s
+    if settings.loss_rate:
+        one_way += settings.retransmit_s
+    return 2 * one_way
 
 
 def _trace(error: BaseException | None) -> list[str]:
@@ -176,7 +220,7 @@ def run_schedule(seed: int) -> ScheduleResult:
     """Run one seed from nothing to its findings."""
     schedule = Schedule(seed)
     result = ScheduleResult(seed)
-    simulation, history = schedule.simulation, schedule.history
+    simulation = schedule.simulation
     with simulation:
         try:
             schedule.cluster.start(schedule.client)
@@ -196,19 +240,27 @@ def run_schedule(seed: int) -> ScheduleResult:
             )
         except Exception as error:  # noqa: BLE001  whatever it is, the seed has failed
             result.violations += [f"{type(error).__name__}: {error}", *_trace(error)]
+    histories = list(schedule.recorder.histories.values())
+    check_all(histories, result)
+    result.acks = sum(len(history.acked) for history in histories)
+    result.elections = sum(len({c.head.epoch for c in history.heads}) for history in histories)
+    result.steps = simulation.scheduler.steps
+    result.faults = dict(simulation.counters)
+    appends = repr([history.appends for history in histories])
+    outcome = hashlib.blake2b(appends.encode(), digest_size=4).digest()
+    result.trace = simulation.trace_hash ^ int.from_bytes(outcome)
+    result.story = [f"{schedule.shape}", f"{schedule.mix}", *schedule.nemesis.story]
+    return result
+
+
+def check_all(histories: list[History], result: ScheduleResult) -> None:
+    """Let each checker look at each stream; a run that was cut short has no end to be judged by."""
     is_whole = not result.violations
     for name, check in CHECKERS.items():
         if name in FOCUSED:
             continue
-        finding = check(history)
-        result.checked[name] = finding.checked
+        findings = [check(history) for history in histories]
+        result.checked[name] = sum(finding.checked for finding in findings)
         if is_whole:
-            result.violations += finding.violations[:5]
-    result.acks = len(history.acked)
-    result.elections = len({change.head.epoch for change in history.heads})
-    result.steps = simulation.scheduler.steps
-    result.faults = dict(simulation.counters)
-    outcome = hashlib.blake2b(repr(history.appends).encode(), digest_size=4).digest()
-    result.trace = simulation.trace_hash ^ int.from_bytes(outcome)
-    result.story = [f"{schedule.shape}", f"{schedule.mix}", *schedule.nemesis.story]
-    return result
+            found = [violation for finding in findings for violation in finding.violations]
+            result.violations += found[:5]

@@ -1,32 +1,27 @@
-"""What the simulated clients do: lead and append, follow, ask for read points, truncate, hand over.
+"""What the simulated clients do: lead and append, read, ask for read points, truncate, hand over.
 
-Everything goes through the public API and is written into the `History` with the simulation's time.
+Everything goes through the public API and is written into the stream's `History` with the
+simulation's time.  Appends and reads are spread over the streams of a run: more of them cost no more.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 from lunalog.client.journal import SingleWriteJournal
 from lunalog.client.writer import StreamWriter
-from lunalog.errors import (
-    AvailabilityError,
-    ConflictError,
-    LunalogError,
-    NotLeaderError,
-    OutcomeUnknownError,
-    StreamNotFoundError,
-    TruncatedError,
-    UsageError,
-)
-from lunalog.testing.history import Append, Delivery, History, LinearRead, ReaderSession
+from lunalog.errors import ConflictError, LunalogError, UsageError
+from lunalog.testing.appending import Appender
+from lunalog.testing.calling import called
+from lunalog.testing.history import History
+from lunalog.testing.watching import Watcher
 
-STREAM = "orders"
+OPERATION_S = 10.0
+"""The default timeout of control operations."""
+IDLE_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,35 +34,61 @@ class Mix:
     """About how long a leader stays before it resigns."""
     truncate_rate: float = 0.01
     transfer_rate: float = 0.02
+    stranger_rate: float = 0.1
+    """Of looks at a stream, how many are appends by who need not lead it."""
     burst_max: int = 8
+    churn_gap_s: float = 0.0
+    """About how long from the end of one passing stream to the next; 0: there are none."""
 
     @classmethod
     def draw(cls, chance: random.Random) -> Mix:
         """Draw a mix."""
         return cls(
             payload_bytes_max=chance.choice([20, 200, 2000]),
-            pause_s=chance.choice([0.005, 0.02, 0.1]),
+            pause_s=chance.choice([0.01, 0.03, 0.1]),
             turn_s=chance.choice([0.5, 3.0, 30.0]),
             truncate_rate=chance.choice([0.0, 0.02]),
             transfer_rate=chance.choice([0.0, 0.02]),
+            stranger_rate=chance.choice([0.0, 0.1]),
             burst_max=chance.choice([1, 8, 30]),
+            churn_gap_s=chance.choice([0.0, 0.0, 2.0]),
         )
 
 
-class Workload:
-    """The clients of one run, over one stream."""
+class StreamWork:
+    """What all clients of one run do with one stream.
+
+    Attributes:
+        history: Of this stream.
+        is_idle: Whether it is hardly ever appended to.
+    """
 
     def __init__(
-        self, history: History, chance: random.Random, now: Callable[[], float], mix: Mix
+        self,
+        history: History,
+        chance: random.Random,
+        now: Callable[[], float],
+        mix: Mix,
+        *,
+        pause_s: float,
+        is_idle: bool = False,
     ) -> None:
         self.history = history
-        self.mix = mix
+        self.is_idle = is_idle
+        self.appender = Appender(history, chance, now, mix.payload_bytes_max)
+        self.watcher = Watcher(history, chance, now)
+        self._mix = mix
         self._chance = chance
         self._now = now
-        self._count = 0
+        self._pause_s = pause_s
         self._is_over = False
         self._appending: set[str] = set()
         self._resting: set[str] = set()
+
+    @property
+    def name(self) -> str:
+        """Of the stream."""
+        return self.history.name
 
     async def finish(self) -> None:
         """Have the appends end; return when a leader has flushed, and leads on without appending."""
@@ -75,184 +96,146 @@ class Workload:
         while self._appending or not self._resting:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
-    async def peer(self, journal: SingleWriteJournal, name: str) -> None:
+    def begin(self, client: str) -> None:
+        """A client's process starts: what the one before it was at is over, and nobody said so."""
+        self._appending.discard(client)
+        self._appending.discard(_stranger(client))
+        self._resting.discard(client)
+
+    # ------------------------------------------------------------ leading
+
+    async def peer(self, journal: SingleWriteJournal, client: str) -> None:
         """Stand for election; while leading, append and now and then resign.  Never returns."""
-        self._appending.discard(name)  # a crash runs no `finally`
-        self._resting.discard(name)
         while True:
             try:
-                async with journal.lead(STREAM) as writer:
-                    await self._turn(journal, writer, name)
+                async with journal.lead(self.name) as writer:
+                    await self._turn(journal, writer, client)
             except LunalogError as error:
                 if isinstance(error, UsageError) and not isinstance(error, ConflictError):
                     raise
             await self._pause()
 
-    async def _turn(self, journal: SingleWriteJournal, writer: StreamWriter, name: str) -> None:
-        until = self._now() + self._chance.expovariate(1 / self.mix.turn_s)
+    async def _turn(self, journal: SingleWriteJournal, writer: StreamWriter, client: str) -> None:
+        until = self._now() + self._chance.expovariate(1 / self._mix.turn_s)
         while self._is_over or self._now() < until:
-            await self._busily(journal, writer, name)
+            await self._busily(journal, writer, client)
             if self._is_over:
-                await self._rest(writer, name)
+                await self._rest(writer, client)
                 continue
             dice = self._chance.random()
-            if dice < self.mix.truncate_rate and writer.committed > 10:
-                await writer.truncate(before=self._chance.randrange(writer.committed))
-            elif dice > 1 - self.mix.transfer_rate:
-                with contextlib.suppress(UsageError):  # nobody else stands
-                    await journal.transfer(STREAM)
+            if dice < self._mix.truncate_rate and writer.committed > 10:
+                await self._truncate(journal, writer)
+            elif dice > 1 - self._mix.transfer_rate:
+                await self._hand_over(journal, writer)
                 return
-            await self._pause()
+            await self._pause(is_leading=True)
 
-    async def _busily(self, journal: SingleWriteJournal, writer: StreamWriter, name: str) -> None:
-        self._appending.add(name)
+    async def _truncate(self, journal: SingleWriteJournal, writer: StreamWriter) -> None:
+        before = self._chance.randrange(writer.committed)
+        cut = writer.truncate(before=before)
+        await called(self.history, self._now, journal, "truncate", OPERATION_S, cut)
+
+    async def _hand_over(self, journal: SingleWriteJournal, writer: StreamWriter) -> None:
+        """Give leadership to somebody, or only up."""
+        if self._chance.random() < 0.3:
+            await writer.resign()
+            return
+        to = self._chance.choice(["", f"client-{self._chance.randint(1, 3)}"])
+        giving = journal.transfer(self.name, to=to)
+        try:
+            await called(self.history, self._now, journal, "transfer", OPERATION_S, giving)
+        except UsageError:
+            return  # nobody else stands, or not that one
+
+    async def _busily(self, journal: SingleWriteJournal, writer: StreamWriter, client: str) -> None:
+        self._appending.add(client)
         try:
             if self._is_over:
                 await writer.flush()
             else:
-                await self._some_appends(journal, writer, name)
+                await self.appender.some(journal, writer, self._mix.burst_max)
         finally:
-            self._appending.discard(name)
+            self._appending.discard(client)
 
-    async def _rest(self, writer: StreamWriter, name: str) -> None:
-        self._resting.add(name)
+    async def _rest(self, writer: StreamWriter, client: str) -> None:
+        self._resting.add(client)
         try:
             await asyncio.sleep(0.2)  # one that is resigning has a turn to be told so
             while writer.is_leading:  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
         finally:
-            self._resting.discard(name)
+            self._resting.discard(client)
 
-    async def _some_appends(
-        self, journal: SingleWriteJournal, writer: StreamWriter, name: str
-    ) -> None:
-        kind = self._chance.randrange(4)
-        count = self._chance.randint(1, self.mix.burst_max)
-        if kind == 0:
-            await self._lone(journal, writer, name)
-        elif kind == 1:
-            await self._together(journal, writer, name, count)
-        elif kind == 2:
-            self._burst(journal, writer, name, count)
-            if self._chance.random() < 0.5:
-                await writer.flush()
+    # ------------------------------------------------------------ looking
+
+    async def look(self, journal: SingleWriteJournal, client: str, session: str) -> None:
+        """Read in one of many ways, or try to append without leading."""
+        if not self._is_over and self._chance.random() < self._mix.stranger_rate:
+            await self._intrude(journal, client)
         else:
-            await self._expected(journal, writer, name)
+            await self.watcher.once(journal, self.name, session)
 
-    def _record(self, journal: SingleWriteJournal, writer: StreamWriter, name: str) -> Append:
-        self._count += 1
-        padding = b"." * self._chance.randrange(self.mix.payload_bytes_max)
-        payload = b"%s/%d/%s" % (name.encode(), self._count, padding)
-        append = Append(payload, name, journal.incarnation, writer.epoch, self._now())
-        self.history.appends.append(append)
-        return append
-
-    def _settle(self, append: Append, error: BaseException | None, sequence: int | None) -> None:
-        if isinstance(error, GeneratorExit):
-            return  # the run is over, and a dead process is cleared away
-        append.done = self._now()
-        if error is None:
-            append.outcome, append.sequence = "acked", sequence
-        elif (
-            isinstance(error, OutcomeUnknownError)
-            or (isinstance(error, LunalogError) and error.maybe_applied)
-            or isinstance(error, asyncio.CancelledError)
-        ):
-            append.outcome = "unknown"
-        else:
-            append.outcome = "refused"
-
-    async def _lone(self, journal: SingleWriteJournal, writer: StreamWriter, name: str) -> None:
-        append = self._record(journal, writer, name)
+    async def _intrude(self, journal: SingleWriteJournal, client: str) -> None:
+        self._appending.add(_stranger(client))
         try:
-            self._settle(append, None, await writer.append(append.payload))
-        except BaseException as error:
-            self._settle(append, error, None)
-            raise
+            await self.appender.as_stranger(journal, self.name)
+        except LunalogError:
+            return  # no writer could be opened
+        finally:
+            self._appending.discard(_stranger(client))
 
-    async def _expected(self, journal: SingleWriteJournal, writer: StreamWriter, name: str) -> None:
-        """A conditional append, right or wrong about the tail."""
-        is_right = self._chance.random() < 0.7
-        append = self._record(journal, writer, name)
-        try:
-            expected = writer.tail + (0 if is_right else 1)
-            self._settle(append, None, await writer.append(append.payload, expected=expected))
-        except ConflictError as error:
-            self._settle(append, error, None)
-        except BaseException as error:
-            self._settle(append, error, None)
-            raise
+    async def _pause(self, *, is_leading: bool = False) -> None:
+        pause_s = IDLE_PAUSE_S if self.is_idle and is_leading else self._pause_s
+        await asyncio.sleep(self._chance.expovariate(1 / pause_s))
 
-    async def _together(
-        self, journal: SingleWriteJournal, writer: StreamWriter, name: str, count: int
+
+def _stranger(client: str) -> str:
+    return f"{client} as a stranger"
+
+
+class Workload:
+    """The clients of one run, over its streams."""
+
+    def __init__(
+        self,
+        histories: Mapping[str, History],
+        idle: frozenset[str],
+        chance: random.Random,
+        now: Callable[[], float],
+        mix: Mix,
     ) -> None:
-        batch = [self._record(journal, writer, name) for _ in range(count)]
-        try:
-            sequences = await writer.append_many([append.payload for append in batch])
-        except BaseException as error:
-            for append in batch:
-                self._settle(append, error, None)
-            raise
-        for append, sequence in zip(batch, sequences, strict=True):
-            self._settle(append, None, sequence)
+        self.mix = mix
+        self._chance = chance
+        self._looks = 0
+        pause_s = mix.pause_s * len(histories)
+        self.streams = [
+            StreamWork(history, chance, now, mix, pause_s=pause_s, is_idle=name in idle)
+            for name, history in histories.items()
+        ]
 
-    def _burst(
-        self, journal: SingleWriteJournal, writer: StreamWriter, name: str, count: int
-    ) -> None:
-        for _ in range(count):
-            append = self._record(journal, writer, name)
-            try:
-                pending = writer.append_soon(append.payload)
-            except BaseException as error:
-                self._settle(append, error, None)
-                raise
-            pending.add_done_callback(partial(self._settled, append))
+    async def client(self, journal: SingleWriteJournal, client: str) -> None:
+        """Everything that one client process does, but for passing streams.  Never returns."""
+        for work in self.streams:
+            work.begin(client)
+        async with asyncio.TaskGroup() as group:
+            for work in self.streams:
+                group.create_task(work.peer(journal, client))
+            group.create_task(self._look(journal, client))
+            group.create_task(self._ask(journal, client))
 
-    def _settled(self, append: Append, done: asyncio.Future[int]) -> None:
-        if done.cancelled():
-            self._settle(append, asyncio.CancelledError(), None)
-        elif (error := done.exception()) is not None:
-            self._settle(append, error, None)
-        else:
-            self._settle(append, None, done.result())
-
-    async def reader(self, journal: SingleWriteJournal, name: str) -> None:
-        """Follow the stream from random places, a while each.  Never returns."""
-        count = 0
+    async def _look(self, journal: SingleWriteJournal, client: str) -> None:
+        """Look at one stream after another.  Never returns."""
         while True:
-            count += 1
-            start = 0
-            if self.history.readers and self._chance.random() < 0.5:
-                last = self._chance.choice(self.history.readers)
-                start = last.deliveries[-1].sequence if last.deliveries else last.start
-            await self._read(journal, f"{name}.{count}", start, self._chance.uniform(0.2, 5.0))
+            self._looks += 1
+            work = self._chance.choice(self.streams)
+            await work.look(journal, client, f"{client}.{self._looks}")
             await self._pause()
 
-    async def _read(
-        self, journal: SingleWriteJournal, name: str, start: int, seconds: float
-    ) -> None:
-        session = ReaderSession(name, start)
-        self.history.readers.append(session)
-        try:
-            async with asyncio.timeout(seconds):
-                async for event in journal.read(STREAM, start=start, follow=True):
-                    session.deliveries.append(Delivery(event.sequence, event.epoch, event.payload))
-        except TruncatedError as error:
-            if not session.deliveries:
-                session.start = error.start
-        except (TimeoutError, AvailabilityError, NotLeaderError, StreamNotFoundError):
-            return
-
-    async def linear_reader(self, journal: SingleWriteJournal, name: str) -> None:
-        """Ask for read points.  Never returns."""
+    async def _ask(self, journal: SingleWriteJournal, client: str) -> None:
+        """Ask for read points of one stream after another.  Never returns."""
         while True:
-            invoked = self._now()
-            try:
-                committed = await journal.committed(STREAM, timeout=2.0)
-            except (AvailabilityError, NotLeaderError, StreamNotFoundError):
-                await self._pause()
-                continue
-            self.history.linear_reads.append(LinearRead(name, invoked, self._now(), committed))
+            work = self._chance.choice(self.streams)
+            await work.watcher.ask(journal, work.name, client)
             await self._pause()
 
     async def _pause(self) -> None:

@@ -629,9 +629,10 @@ def test_what_is_allowed_is_accepted_by_all(change: Callable[[History], None]) -
 
 
 def test_lacking_names_row_and_member() -> None:
-    history = good()
-    history.replicas.pop()
-    assert lacking(history) == [(ROW, MEMBERS[2])]
+    complete = {(member, FIRST) for member in MEMBERS[:2]}
+    assert lacking(good(), complete, 0) == [(ROW, MEMBERS[2])]
+    assert lacking(good(), complete, 2) == []
+    assert lacking(good(), complete, 0, until=9.0) == []
 
 
 @pytest.mark.parametrize("name", ["I1", "I2", "I3", "I6", "I8", "I10", "I16", "I17", "L2"])

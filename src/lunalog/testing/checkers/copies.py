@@ -66,21 +66,34 @@ def replication(history: History) -> Finding:
             c=[str(member) for member in change.copies],
             n=lost,
         )
-    for row, member in lacking(history) if history.replicas else ():
-        finding.require(False, "I11: {m} never completed {r}", m=member, r=row)
-    finding.checked += len(history.replicas)
+    if history.replicas:
+        complete = {(r.member, r.segment) for r in history.replicas if r.is_complete}
+        for row, member in lacking(history, complete, history.log_start, until=history.over_at):
+            finding.require(False, "I11: {m} never completed {r}", m=member, r=row)
+        finding.checked += len(complete)
     return finding
 
 
-def lacking(history: History) -> list[tuple[SealedSegment, Member]]:
-    """Listed members that hold no complete copy of what is kept, and whose disk lost nothing."""
-    complete = {(r.member, r.segment) for r in history.replicas if r.is_complete}
+def lacking(
+    history: History,
+    complete: set[tuple[Member, SegmentId]],
+    start: Sequence,
+    until: float = float("inf"),
+) -> list[tuple[SealedSegment, Member]]:
+    """Members listed by then that hold no complete copy, though their disks lost nothing.
+
+    Args:
+        history: Its rows and losses count.
+        complete: Who has completed what.
+        start: Segments that end before are truncated, and need not be kept.
+        until: Rows that are younger have not had their time yet.
+    """
     lost = {loss.member for loss in history.losses}
-    rows = {change.row.id: change.row for change in history.rows if change.at <= history.over_at}
+    rows = {change.row.id: change.row for change in history.rows if change.at <= until}
     return [
         (row, member)
         for row in rows.values()
-        if row.end > history.log_start and history.has_log
+        if row.end > start and history.has_log
         for member in row.members
         if (member, row.id) not in complete and member not in lost
     ]
