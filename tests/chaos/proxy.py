@@ -129,9 +129,14 @@ class Connection:
             self.close()
 
     def close(self) -> None:
-        """End both sides by FIN."""
+        """End both sides by FIN, behind what was given to them."""
         for writer in (self._near, self._far):
             writer.close()
+
+    def abort(self) -> None:
+        """End both sides at once, whatever they have not taken yet."""
+        for writer in (self._near, self._far):
+            writer.transport.abort()
 
     def cut(self, target: asyncio.StreamWriter, data: bytes) -> None:
         """Let a part of a chunk through, then end both sides at once."""
@@ -160,13 +165,13 @@ class Link:
         self.cuts = 0
         """Connections that are yet to be cut, at their next chunk."""
         self.cut_count = 0
-        self.is_refusing = False
         self.bytes = {UP: 0, DOWN: 0}
         self.address: Address = ("", 0)
         self._is_hole = False
         self._open = {UP: asyncio.Event(), DOWN: asyncio.Event()}
         self._server: asyncio.Server | None = None
         self._connections: dict[Connection, asyncio.Task[None]] = {}
+        self._accepting: set[asyncio.Task[None]] = set()
         self._last = b""
         self.heal()
 
@@ -179,9 +184,14 @@ class Link:
         """Listen no more, and end all connections."""
         if self._server is not None:
             self._server.close()
-        for task in list(self._connections.values()):
+        connections, accepting = list(self._connections), list(self._accepting)
+        for task in accepting:
             task.cancel()
-        await asyncio.gather(*self._connections.values(), return_exceptions=True)
+        await asyncio.gather(*accepting, return_exceptions=True)
+        for connection in connections:
+            connection.abort()
+        await asyncio.sleep(0)  # the transports close themselves in the loop's next turn
+        await asyncio.sleep(0)
 
     @property
     def connections(self) -> int:
@@ -242,12 +252,20 @@ class Link:
         """Wait while a direction stands still."""
         await self._open[way].wait()
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self._carry(reader, writer))
+        self._accepting.add(task)
+        task.add_done_callback(self._accepting.discard)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             far = await asyncio.open_connection(*self.target, limit=CHUNK_BYTES)
         except OSError:
             writer.close()
             return
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            raise
         for one in (writer, far[1]):
             sock: socket.socket = one.get_extra_info("socket")
             with contextlib.suppress(OSError):
@@ -260,6 +278,7 @@ class Link:
             await asyncio.wait([task])
         finally:
             task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
             del self._connections[connection]
             if connection.up.first:
                 self._last = bytes(connection.up.first)
