@@ -106,8 +106,8 @@ async def test_n8_bytes_of_dead_connections_do_no_harm(make_world, wait):
     await led(world, wait)
     mine = [link for (source, _), link in world.links.items() if source == node.name]
     servers = [link for (source, _), link in world.links.items() if source[0] == "s"]
-    for link in [*mine, *servers]:
-        assert await link.replay(0.3) > 0
+    replayed = [await link.replay(0.3) for link in [*mine, *servers]]
+    assert sum(size > 0 for size in replayed) >= 4, "its master's, and each server's"
     await led(world, wait)
     await ends_well(world)
 

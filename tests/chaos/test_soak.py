@@ -80,10 +80,10 @@ def machine():
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_short_soak_ends_well_and_leaves_nothing(tmp_path):
-    child = soak(tmp_path, "--minutes", "0.2", "--seed", "4", "--faults", "kill-server,cut")
+    child = soak(tmp_path, "--minutes", "0.1", "--seed", "4", "--faults", "kill-server,cut")
     out, _ = child.communicate(timeout=200)
     assert child.returncode == 0, out
-    assert "make chaos MINUTES=0.2 SEED=4 FAULTS=kill-server,cut" in out
+    assert "make chaos MINUTES=0.1 SEED=4 FAULTS=kill-server,cut" in out
     assert "read back" in out
     assert "VIOLATION" not in out
     assert left_behind(tmp_path) == []
@@ -91,8 +91,7 @@ def test_a_short_soak_ends_well_and_leaves_nothing(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_soak_leaves_nothing_behind(tmp_path, number):
+def test_an_interrupted_soak_leaves_nothing_behind(tmp_path):
     before = machine()
     child = soak(tmp_path, "--minutes", "5", "--seed", "4", "--keep")
     lines = []
@@ -100,7 +99,7 @@ def test_an_interrupted_soak_leaves_nothing_behind(tmp_path, number):
         line = child.stdout.readline()
         assert line, lines
         lines.append(line)
-    child.send_signal(number)
+    child.send_signal(signal.SIGINT)
     out, _ = child.communicate(timeout=100)
     assert child.returncode == 130, out
     home = next(path for path in tmp_path.iterdir())
