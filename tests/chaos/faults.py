@@ -503,7 +503,7 @@ async def stall(world: World, chance: random.Random) -> bool:
 
 @fault("half-open")
 async def half_open(world: World, chance: random.Random) -> bool:
-    """N5: connections that carry nothing any more, without an end, for ever."""
+    """N5: connections that carry nothing any more, and do not end."""
     links = _links(world, chance)
     fallen = sum(link.hole() for link in links)
     try:

@@ -6,7 +6,7 @@ there is nothing to duplicate or reorder inside a connection; what can happen to
     delay    each chunk arrives later, with jitter
     throttle bytes a second
     stall    one direction stands still for a while, nothing is lost
-    hole     half-open: bytes vanish both ways, nobody is told, and it never recovers
+    hole     half-open: bytes vanish both ways and nobody is told; after minutes it is reset
     cut      it ends in the middle of a chunk, so of a frame; by FIN or by RST
     replay   the first bytes of a connection that is long dead arrive again, on a new one
 """
@@ -26,6 +26,8 @@ CHUNK_BYTES: Final = 64 << 10
 HELD_BYTES_MAX: Final = 1 << 20
 """What waits in one direction of one connection before its source is read no further."""
 REPLAY_BYTES_MAX: Final = 64 << 10
+HOLE_S: Final = 120.0
+"""After this long what lies between forgets a connection that has fallen into a hole."""
 RESET: Final = struct.pack("ii", 1, 0)
 UP: Final = "up"
 DOWN: Final = "down"
@@ -52,7 +54,7 @@ class Pipe:
         due = 0.0
         try:
             while data := await self._source.read(CHUNK_BYTES):
-                if len(self.first) < REPLAY_BYTES_MAX:
+                if self._way == UP and len(self.first) < REPLAY_BYTES_MAX:
                     self.first += data
                 due = max(due, time.monotonic() + self._link.draw_delay())
                 self._held.append((due, data))
@@ -132,6 +134,11 @@ class Connection:
         """End both sides by FIN, behind what was given to them."""
         for writer in (self._near, self._far):
             writer.close()
+
+    def fall(self) -> None:
+        """Carry nothing any more."""
+        self.is_hole = True
+        asyncio.get_running_loop().call_later(HOLE_S, self.abort)
 
     def abort(self) -> None:
         """End both sides at once, whatever they have not taken yet."""
@@ -218,7 +225,7 @@ class Link:
         self._is_hole = True
         fallen = [c for c in self._connections if not c.is_hole]
         for connection in fallen:
-            connection.is_hole = True
+            connection.fall()
         return len(fallen)
 
     async def replay(self, seconds: float = 1.0) -> int:
@@ -271,7 +278,8 @@ class Link:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(self, (reader, writer), far)
-        connection.is_hole = self._is_hole
+        if self._is_hole:
+            connection.fall()
         task = asyncio.ensure_future(connection.run())
         self._connections[connection] = task
         try:

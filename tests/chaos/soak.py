@@ -100,7 +100,7 @@ class Soak:
         began = time.monotonic()
         while True:
             await asyncio.sleep(self.report_s)
-            self._weigh()
+            mine, theirs = self._weigh()
             world, counts = self.world, self.world.monitor.counts
             running = sum(node.is_running for node in world.nodes.values())
             self.say(
@@ -108,14 +108,16 @@ class Soak:
                 f"read {counts['delivered']:8}  points {counts['points']:6}  "
                 f"faults {world.faults.total():4}  elections {world.monitor.epochs:4}  "
                 f"starts {world.restarts:4}  up {running}/{len(world.nodes)}  "
-                f"held {world.monitor.held:6}  MB {self.memory[0] >> 20} {self.memory[1] >> 20}"
+                f"held {world.monitor.held:6}  MB {mine >> 20} {theirs >> 20}"
             )
 
-    def _weigh(self) -> None:
-        held = nodes.resident_bytes(os.getpid())
-        self.memory = [max(self.memory[0], held), max(self.memory[1], memory_of(self.world))]
+    def _weigh(self) -> tuple[int, int]:
+        """What the harness holds, and the largest process of the cluster."""
+        held, largest = nodes.resident_bytes(os.getpid()), memory_of(self.world)
+        self.memory = [max(self.memory[0], held), max(self.memory[1], largest)]
         if held > MEMORY_BYTES_MAX:
             self.world.monitor.violate(f"the soak itself holds {held >> 20} MiB: it is not bounded")
+        return held, largest
 
     # ------------------------------------------------------------------ the end
 
