@@ -43,6 +43,7 @@ WINDOWED: Final[dict[str, Checker]] = {
     "I8": checkers.linearizable_reads,
     "I10": checkers.committed_is_monotone,
     "I16": checkers.density,
+    "I17": checkers.session_order,
 }
 VIOLATIONS_MAX: Final = 20
 STRAY_S: Final = 30.0
@@ -251,7 +252,7 @@ class Monitor:
         history.appends = [a.append for a in self._attempts.values() if self._is_due(a, end)]
         self._check("I4", self._one_owner, history)
         if self._champion is not None:
-            history.appends.append(self._champion)
+            history.appends.insert(0, self._champion)
         points = [p for p in self._points if p.committed <= end]
         history.linear_reads = [self._old_point, *points] if self._old_point else points
         history.heads = list(self._heads)
@@ -307,6 +308,9 @@ class Monitor:
             log = [attempt.place] if attempt.place else []
             history = History(log=log, log_start=0, appends=[attempt.append])
             self._check("I2", checkers.no_acked_loss, history)
+            if self._champion is not None:
+                both = sorted([self._champion, attempt.append], key=lambda append: append.invoked)
+                self._check("I17", checkers.session_order, History(appends=both))
         self._late.clear()
 
     def _check_sessions(self, end: int) -> None:

@@ -29,7 +29,9 @@ async def ends_well(world):
     assert world.monitor.violations == []
     assert world.monitor.counts["read back"] > 0
     checked = world.monitor.checked
-    assert all(checked[name] > 0 for name in ("I1", "I2", "I3", "I4", "I5", "I6", "I8", "I16"))
+    assert all(
+        checked[name] > 0 for name in ("I1", "I2", "I3", "I4", "I5", "I6", "I8", "I16", "I17")
+    )
 
 
 async def test_p3_a_frozen_leader_is_replaced_and_refused_when_it_wakes(make_world, wait):

@@ -99,7 +99,7 @@ def test_a_sound_history_of_many_windows_is_sound_and_stays_small(story):
         held.append(story.monitor.held - len(story.monitor._points))
     assert max(held[5:]) <= held[5] + 10
     assert story.monitor.log.end == 600
-    for name in ("I1", "I2", "I3", "I4", "I6", "I8", "I10", "I16"):
+    for name in ("I1", "I2", "I3", "I4", "I6", "I8", "I10", "I16", "I17"):
         assert story.monitor.checked[name] > 500
 
 
@@ -207,6 +207,26 @@ def test_a_head_that_goes_back_is_found(story):
     story.lead("b", 5)
     story.lead("a", 4)
     assert any(v.startswith("I5") for v in story.cut())
+
+
+def test_appends_that_change_places_are_found(story):
+    story.attempt("a", 1, 10)
+    story.attempt("a", 1, 11)
+    story.event("a", 1, 11)
+    story.event("a", 1, 10)
+    story.ack("a", 10, 11)
+    story.ack("a", 11, 10)
+    assert any(v.startswith("I17") for v in story.cut())
+
+
+def test_an_append_that_lies_before_what_was_acked_long_before_it_is_found(story):
+    story.attempt("b", 1, 0)
+    story.event("b", 1, 0)
+    story.fill("a", 1, 10, 20)
+    story.cut(4)
+    story.lives["b"].attempts[0].append.invoked = story.tick()
+    story.ack("b", 0, story.monitor.log.end - 21)
+    assert any(v.startswith("I17") for v in story.cut())
 
 
 def test_a_stale_read_point_is_found_long_after_the_ack(story):
