@@ -230,9 +230,17 @@ class Monitor:
         rows = [RowChange(at, head.stream, row) for row in description.rows]
         if head.leader is not None:
             self._own(head.epoch, head.leader)
-        heads = list(self._heads)[-2:]
+        self._check("I5", checkers.metadata_is_monotone, History(heads=list(self._heads)[-2:]))
+        # The head is sampled, so most openings go unseen: rows are checked by a head without one.
         kept = [r for r in self._rows if r.row.end > head.truncated_before]
-        self._check("I5", checkers.metadata_is_monotone, History(heads=heads, rows=kept + rows))
+        closed = HeadChange(at, msgspec.structs.replace(head, open=None))
+        joined = History(heads=[closed], rows=kept + rows)
+        self._check("I5", checkers.metadata_is_monotone, joined)
+        opened = {c.head.open.id: c.head.open.first for c in self._heads if c.head.open}
+        for change in rows:
+            first = opened.get(change.row.id, change.row.first)
+            if first != change.row.first:
+                self.violate(f"I5: {change.row} was opened at {first}")
         self._rows = rows
 
     def _own(self, epoch: int, peer: Peer) -> None:

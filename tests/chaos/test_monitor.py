@@ -7,7 +7,16 @@ from chaos.events import EventFile
 from chaos.monitor import Life, Monitor
 from chaos.workload import payload_of, squeezed
 from lunalog.testing.history import Delivery
-from lunalog.types import Peer, Policy, StreamDescription, StreamHead
+from lunalog.types import (
+    Member,
+    OpenSegment,
+    Peer,
+    Policy,
+    SealedSegment,
+    SegmentId,
+    StreamDescription,
+    StreamHead,
+)
 
 HEAD = StreamHead(name="orders", stream=b"s" * 16, policy=Policy())
 
@@ -227,6 +236,41 @@ def test_an_append_that_lies_before_what_was_acked_long_before_it_is_found(story
     story.lives["b"].attempts[0].append.invoked = story.tick()
     story.ack("b", 0, story.monitor.log.end - 21)
     assert any(v.startswith("I17") for v in story.cut())
+
+
+MEMBERS = (Member("s1", 1), Member("s2", 1))
+
+
+def sampled(story, rows, next_, opened=None):
+    head = msgspec.structs.replace(HEAD, version=story.monitor.counts["heads"] + 5, epoch=1)
+    head = msgspec.structs.replace(head, next=next_, open=opened)
+    story.monitor.described(story.tick(), StreamDescription(head, tuple(rows)))
+
+
+def row(n, first, end, chain=7):
+    return SealedSegment(SegmentId(1, n), first, end, chain, MEMBERS, 2, "a", "rolled", 0, 1)
+
+
+def test_rows_that_join_are_sound_and_those_that_do_not_are_found(story):
+    sampled(story, [row(0, 0, 10), row(1, 10, 20)], 20)
+    assert story.cut() == []
+    sampled(story, [row(0, 0, 10), row(1, 11, 20)], 20)
+    assert any(v.startswith("I5") for v in story.cut())
+
+
+def test_a_row_that_is_sealed_twice_is_found(story):
+    sampled(story, [row(0, 0, 10)], 10)
+    sampled(story, [row(0, 0, 10, chain=8)], 10)
+    assert any(v.startswith("I5") for v in story.cut())
+
+
+def test_a_row_that_begins_elsewhere_than_its_segment_was_opened_is_found(story):
+    sampled(story, [row(0, 0, 10)], 10, OpenSegment(SegmentId(1, 1), 10, 7, MEMBERS, 2))
+    sampled(story, [row(0, 0, 10), row(2, 10, 20)], 20)
+    assert story.cut() == []
+    story.monitor._rows.clear()
+    sampled(story, [row(0, 0, 9), row(1, 9, 20)], 20)
+    assert any("was opened at 10" in v for v in story.cut())
 
 
 def test_a_stale_read_point_is_found_long_after_the_ack(story):
