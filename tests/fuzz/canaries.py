@@ -30,11 +30,11 @@ def _unchecked_lengths(head: frames.FrameHead, frame: bytes) -> list[int]:
     return [int.from_bytes(view[4 * i : 4 * i + 4], "little") for i in range(head.count)]
 
 
-def _unchecked_flags(buffer: bytes, at: int, extent: int, offset: int) -> object:
-    """`parse_batch_head` whose author forgot that a takeover need not be an extent's first batch."""
+def _unchecked_boot(buffer: bytes, at: int, extent: int, offset: int) -> object:
+    """`parse_batch_head` whose author thought that nobody starts a server that often."""
     head = _parse_batch_head(buffer, at, extent, offset)
-    if head is not None and head.flags == 1 and head.number % 256 == 0x2A:
-        raise KeyError("a takeover where none may be")
+    if head is not None and head.boot > 1 << 40:
+        raise OverflowError("too many starts")
     return head
 
 
@@ -59,6 +59,6 @@ CANARIES: dict[str, Target] = {
     for found in (
         broken(codec, "decode_frames", _unchecked_status, TARGETS["frames_message"]),
         broken(frames, "_bounds", _unchecked_lengths, TARGETS["frame"]),
-        broken(layout, "parse_batch_head", _unchecked_flags, TARGETS["batch"]),
+        broken(layout, "parse_batch_head", _unchecked_boot, TARGETS["batch"]),
     )
 }

@@ -24,6 +24,7 @@ from lunalog.types import (
     SealedSegment,
     SegmentId,
     ServerAddress,
+    StreamHead,
 )
 from lunalog.wire import codec, frames
 from lunalog.wire import messages as m
@@ -53,10 +54,16 @@ class Talker:
         role: What it talks to, "server" or "master".
         incarnation: That the server lives under.
         victims: Streams of others.
+        servers: Names of servers that the master knows.
     """
 
     def __init__(
-        self, seed: int, role: str, incarnation: int = 1, victims: tuple[Victim, ...] = ()
+        self,
+        seed: int,
+        role: str,
+        incarnation: int = 1,
+        victims: tuple[Victim, ...] = (),
+        servers: tuple[str, ...] = (),
     ) -> None:
         self.chance = random.Random(f"talk {role} {seed}")
         self.role = role
@@ -72,6 +79,13 @@ class Talker:
         self.rudeness = self.chance.choice((0.0, 0.0, 0.02, 0.3))
         """How often it says what ends a connection."""
         self.is_server = self.role == "master" and self.chance.random() < 0.3
+        self.members = tuple(Member(name, 1) for name in servers[:3])
+        self.leads = bool(servers) and not self.is_server and self.chance.random() < 0.5
+        """Has a stream of its own made, is granted it, and goes on from there."""
+        self.led = StreamHead(
+            f"{self.name}/led-{seed}", self.chance.randbytes(16), Policy(), 1, 1, 1
+        )
+        self.segments = 0
 
     # ------------------------------------------------------------ whole connections
 
@@ -82,6 +96,10 @@ class Talker:
             yield from self._before_the_handshake()
             return
         yield codec.MAGIC + self._hello()
+        if self.leads:
+            yield self._request(m.ClientBeat(0))
+            yield self._request(m.CreateStream(self.led.name, self.led.stream, self.led.policy))
+            yield self._request(m.WatchStream(self.led.stream, True))
         for _ in range(self.chance.randrange(1, 40)):
             data = self._one()
             if self.chance.random() < 0.1 and len(data) > 1:
@@ -96,6 +114,8 @@ class Talker:
     def _hello(self) -> bytes:
         role = "server" if self.is_server else self.chance.choice(("client", "client", "admin"))
         purpose = self.chance.choice(("main", "main", "beat", "?"))
+        if self.leads:
+            role, purpose = "client", "beat"
         hello = m.Hello(1, 1, "", role, self.name, self.linc, b"n" * 16, purpose)
         return codec.control(Kind.HELLO, 0, hello)
 
@@ -126,6 +146,8 @@ class Talker:
             return self._rude()
         if self.chance.random() < 0.4 and self.role == "server":
             return self._data()
+        if self.chance.random() < 0.6 and self.leads:
+            return self._request(self._as_leader())
         return self._request(self._any())
 
     def _rude(self) -> bytes:
@@ -309,6 +331,42 @@ class Talker:
                 )),
             )
         )  # fmt: skip
+
+    def _as_leader(self) -> Message:
+        """Seal, open, truncate and release in turn, and now and then what does not fit."""
+        chance, head, promise = self.chance, self.led, Promise(self.led.epoch, self.linc)
+        draw = chance.randrange(12)
+        if draw == 0:
+            return m.Truncate(head.stream, promise, chance.choice((0, head.next, *EDGES)))
+        if draw == 1:
+            return m.Propose(head.stream, promise)
+        if draw == 2:
+            return m.Transfer(head.stream, chance.choice(("", self.name, "?")), 50)
+        if draw == 3:
+            return m.ClientBeat(0, ((head.stream, head.next),))
+        if draw == 4 and chance.random() < 0.3:
+            return m.DeleteStream(head.name, head.stream)
+        grown = chance.choice((0, 1, 5))
+        old, end = head.open, head.next + (grown if head.open else 0)
+        chain = head.chain + end - head.next
+        row = None
+        if old is not None and end > old.first:
+            row = SealedSegment(old.id, old.first, end, chain, old.members, 2, "", "?", 0)
+        opened, releases = None, draw == 5
+        if not releases:
+            segment = SegmentId(head.epoch, self.segments)
+            opened = OpenSegment(segment, end, chain, self.members, 2)
+            self.segments += 1
+        fields = (head.stream, promise, old and old.id, row, opened, end, chain, releases, "?")
+        if chance.random() < 0.2:
+            odd = list(fields)
+            odd[chance.choice((3, 4, 5, 6))] = chance.choice((None, None, 0, end + 1))
+            odd = [0 if n in (5, 6) and value is None else value for n, value in enumerate(odd)]
+            odd = [None if n in (3, 4) and isinstance(v, int) else v for n, v in enumerate(odd)]
+            return m.SealSegment(*odd)
+        epoch = head.epoch + releases  # it stands again, and is granted the next one
+        self.led = msgspec.structs.replace(head, next=end, chain=chain, open=opened, epoch=epoch)
+        return m.SealSegment(*fields)
 
     def _as_server(self, stream: bytes, row: SealedSegment) -> Message:
         chance = self.chance

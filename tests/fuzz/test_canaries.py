@@ -7,7 +7,7 @@ from tests.fuzz.canaries import CANARIES
 from tests.fuzz.run import fuzz, is_there
 from tests.fuzz.targets import TARGETS
 
-RUNS_MAX = 200_000
+RUNS_MAX = 100_000
 NOT_RUN = "the fuzzer is not installed, so nothing was fuzzed: pip install --group test"
 
 

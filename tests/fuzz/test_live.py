@@ -63,7 +63,7 @@ async def test_a_hundred_hostile_conversations(cluster: LiveCluster) -> None:
         process = cluster.processes[seed % 4]
         role = "master" if process.name == "master" else "server"
         raw = await Raw.dial(process.address)
-        for data in Talker(seed, role, 1, victims).steps():
+        for data in Talker(seed, role, 1, victims, ("s1", "s2", "s3")).steps():
             if not await raw.send(data):
                 break
             if seed % 3 == 0:

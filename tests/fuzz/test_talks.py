@@ -16,7 +16,6 @@ from tests.fuzz.talk import Talker, Victim
 
 from lunalog.client.journal import SingleWriteJournal
 from lunalog.testing.cluster import MASTER, MASTER_PORT, Shape, SimulatedCluster
-from lunalog.testing.history import History
 from lunalog.testing.simulation import Simulation
 from lunalog.wire import codec
 from lunalog.wire.codec import Kind
@@ -61,7 +60,7 @@ class Scene:
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
-        self.cluster = SimulatedCluster(simulation, Shape(clients=1), History())
+        self.cluster = SimulatedCluster(simulation, Shape(clients=1))
         self.appended: list[bytes] = []
         self.heard: Counter[int] = Counter()
         """What the talk was answered with, by kind."""
@@ -103,8 +102,10 @@ class Scene:
             assert not server.log.may_have_lost
 
     def victims(self) -> tuple[Victim, ...]:
-        heads = [change.head for change in self.cluster.history.heads]
-        head = [head for head in heads if head.name == STREAM][-1]
+        assert self.cluster.master is not None
+        found = self.cluster.master.metadata.table.named(STREAM)
+        assert found is not None
+        head = found.head
         assert head.open is not None
         return (Victim(STREAM, head.stream, head.open.id, head.epoch),)
 
@@ -117,7 +118,9 @@ class Scene:
         ear = Ear()
         victims = self.victims()
         await self.simulation.harness_runtime.network.connect(lambda: ear, address)
-        for data in Talker(seed, role, incarnation, victims).steps():
+        for data in Talker(
+            seed, role, incarnation, victims, tuple(sorted(self.cluster.servers))
+        ).steps():
             if ear.is_lost:
                 break
             ear.transport.write(data)
