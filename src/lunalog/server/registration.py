@@ -45,6 +45,8 @@ REQUEST_TIMEOUT_S: Final = 5.0
 REDIAL_S_MIN: Final = 0.1
 REDIAL_S_MAX: Final = 2.0
 FACTS_PER_BEAT: Final = 5_000
+FACTS_MAX: Final = 20_000
+"""In one message: 2 MB at most, so that it is below the limit of a control message."""
 FATAL: Final = (WrongClusterError, UsageError, InvariantError)
 """What no further try will change."""
 
@@ -130,7 +132,8 @@ class Registration:
 
     async def _register(self, connection: Connection) -> Registered:
         server = self._server
-        self._changed.clear()
+        held = self._held()
+        self._changed = dict.fromkeys(held[FACTS_MAX:])  # the first beats tell the rest
         request = RegisterServer(
             server.name,
             server.identity.incarnation,
@@ -140,7 +143,7 @@ class Registration:
             server.config.host,
             server.address[1],
             server.config.labels,
-            self.facts(),
+            tuple(self._fact_of(*key) for key in held[:FACTS_MAX]),
             server.runtime.process_id(),
         )
         found: Registered = await connection.request(request, timeout=REQUEST_TIMEOUT_S)
@@ -172,13 +175,13 @@ class Registration:
             await server.log.accept_loss()
         server.replica.incarnation = fresh.incarnation
 
+    def _held(self) -> list[Key]:
+        streams = self._server.replica.streams
+        return [(stream, segment) for stream in streams for segment in streams[stream].segments]
+
     def facts(self) -> tuple[SegmentFact, ...]:
-        """Everything that is held."""
-        return tuple(
-            self._fact(stream, held)
-            for stream, state in self._server.replica.streams.items()
-            for held in state.segments.values()
-        )
+        """Everything that is held, up to what fits into one message."""
+        return tuple(self._fact_of(*key) for key in self._held()[:FACTS_MAX])
 
     def _fact(self, stream: StreamId, held: SegmentReplica) -> SegmentFact:
         state = self._server.replica.streams[stream]

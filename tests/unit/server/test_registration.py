@@ -37,7 +37,9 @@ from lunalog.errors import (
     StorageError,
     UsageError,
 )
+from lunalog.server.registration import FACTS_MAX, FACTS_PER_BEAT
 from lunalog.types import Promise, SegmentId
+from lunalog.wire import codec
 from lunalog.wire.messages import (
     Certified,
     Certify,
@@ -45,6 +47,8 @@ from lunalog.wire.messages import (
     Command,
     DropSegment,
     DropStream,
+    RegisterServer,
+    SegmentFact,
     TrimCommand,
 )
 
@@ -544,3 +548,41 @@ def test_d3_a_full_disk_refuses_appends_and_still_promises_and_reads(run: Run) -
         await leader.open(SegmentId(2, 0), BOB, slot=3, first=opened.end)
 
     run(story)
+
+
+# ------------------------------------------------------------ many segments
+
+
+def test_a_server_with_more_segments_than_a_message_holds_tells_the_rest_with_its_beats(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its registration was past the limit of a message, and refused for ever."""
+    monkeypatch.setattr("lunalog.server.registration.FACTS_MAX", 2)
+    monkeypatch.setattr("lunalog.server.registration.FACTS_PER_BEAT", 2)
+    segments = {(STREAM, SegmentId(1, n)) for n in range(7)}
+
+    async def story(world: World) -> None:
+        leader = await filled(world, 0)
+        for _, segment in sorted(segments):
+            await leader.open(segment)
+        await world.until(lambda: world.master.facts().keys() >= segments)
+        world.master.beats.clear()
+        await world.again(power=True)
+        assert len(world.master.registrations[-1].facts) == 2
+        await world.until(lambda: world.master.facts().keys() >= segments)
+        assert max(len(beat.facts) for beat in world.master.beats) <= 2
+        assert len(world.server.report().facts) == 2
+
+    run(story)
+
+
+def test_the_facts_of_one_message_fit_into_it_whatever_they_say() -> None:
+    largest = (1 << 63) - 1
+    fact = SegmentFact(
+        STREAM, SegmentId(largest, largest), largest, largest, largest, largest, "complete", largest
+    )
+    request = RegisterServer(
+        "x" * 64, 1, 1, 1, False, "h" * 255, 65535, ("l" * 255,) * 32, (fact,) * FACTS_MAX, 1 << 22
+    )
+    assert len(codec.control(codec.Kind.REQUEST, 1, request)) < limits.CONTROL_BYTES_MAX
+    assert FACTS_PER_BEAT <= FACTS_MAX
