@@ -19,7 +19,7 @@ with atheris.instrument_imports(include=["lunalog"], exclude=["lunalog.testing"]
 def main() -> None:
     target = {**TARGETS, **CANARIES}[sys.argv[1]]
 
-    def test_one_input(data: bytes) -> None:
+    def feed(data: bytes) -> None:
         target.run(data)
 
     def custom_mutator(data: bytes, max_size: int, seed: int) -> bytes:
@@ -29,7 +29,7 @@ def main() -> None:
         return target.mutate(data, chance)[:max_size]
 
     options = {} if target.mutate is None else {"custom_mutator": custom_mutator}
-    atheris.Setup([sys.argv[0], *sys.argv[2:]], test_one_input, **options)
+    atheris.Setup([sys.argv[0], *sys.argv[2:]], feed, **options)
     atheris.Fuzz()
 
 

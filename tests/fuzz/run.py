@@ -120,7 +120,7 @@ def keep(target: Target, found: tuple[bytes, ...]) -> int:
 def save(target: Target, label: str, data: bytes) -> Path:
     folder = CORPUS / target.name
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{label}{hashlib.sha256(data).hexdigest()[:12]}"
+    path = folder / f"{label}{hashlib.sha256(data).hexdigest()[:12]}.bin"
     path.write_bytes(data)
     return path
 
