@@ -109,6 +109,7 @@ async def test_readers_of_old_events_that_take_nothing(cluster: LiveCluster) -> 
         ask = requests(lambda n: m.Read(own, SegmentId(1, 0), n % 4, 1 << 20), 2000)
         await asyncio.gather(*(raw.send(ask) for raw in raws))
         await asyncio.sleep(4)
+    assert await raws[0].hear(1.0) > limits.MIB
 
 
 async def test_a_reader_that_asks_for_much_and_takes_nothing(cluster: LiveCluster) -> None:
@@ -121,6 +122,7 @@ async def test_a_reader_that_asks_for_much_and_takes_nothing(cluster: LiveCluste
         ask = requests(lambda _: m.Read(own, SegmentId(1, 0), 0, 1 << 20), 2000)
         await asyncio.gather(*(raw.send(ask) for raw in raws))
         await asyncio.sleep(3)
+    assert await raws[0].hear(1.0) > limits.MIB
 
 
 FLOODS: dict[str, tuple[int, Callable[[bytes, int], m.Message], int]] = {
@@ -154,6 +156,8 @@ async def test_a_flood_of_requests(cluster: LiveCluster, kind: str) -> None:
             if not await raw.send(part):
                 break
         await asyncio.sleep(2)
+    before = raw.got
+    assert kind == "polls" or await raw.hear(1.0) > before + 10_000
 
 
 async def test_connections_that_say_nothing_are_closed(cluster: LiveCluster) -> None:
