@@ -549,7 +549,9 @@ def test_questions_that_no_leader_answers_are_bounded(
         await asyncio.gather(*asked, return_exceptions=True)
         later = begin(leader.ask(AskLeader(STREAM, SEGMENT)))
         await leader.until(lambda: len(leader.mail.pushes) == 4)
-        leader.connection.push(LeaderAnswer(4, FIRST))
+        asked_last = leader.mail.pushes[-1]
+        assert isinstance(asked_last, LeaderAsked)
+        leader.connection.push(LeaderAnswer(asked_last.token, FIRST))
         assert await later == ReadPoint(FIRST)
 
     run(story)
