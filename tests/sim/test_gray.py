@@ -1,0 +1,42 @@
+"""L3: a member that is slow and not dead costs little, after a while."""
+
+from __future__ import annotations
+
+import pytest
+
+from lunalog.testing import sim
+from lunalog.testing.checkers import CHECKERS
+from lunalog.testing.gray import GraySchedule
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    sim.hush()
+
+
+@pytest.mark.parametrize(
+    ("pair", "what", "slowdown"),
+    [
+        ((3, 2), "disk", 100.0),
+        ((3, 2), "link", 100.0),
+        ((4, 2), "link", 3000.0),
+        ((3, 3), "disk", 5000.0),
+        ((2, 2), "link", 3000.0),
+    ],
+)
+def test_a_gray_member_costs_less_than_twice_the_p99(
+    pair: tuple[int, int], what: str, slowdown: float
+) -> None:
+    """Where A others answer, or where it is so slow that the segment is rolled away from it."""
+    history = GraySchedule(1, pair, what, slowdown).run()
+    finding = CHECKERS["L3"](history)
+    assert finding.checked == 1
+    assert finding.violations == []
+
+
+def test_a_slow_quorum_is_noticed() -> None:
+    """The canary: every ack waits for a member that is slow and answers: nobody rolls away."""
+    history = GraySchedule(1, (2, 2), "disk", 10.0).run()
+    finding = CHECKERS["L3"](history)
+    assert len(finding.violations) == 1
+    assert finding.violations[0].startswith("L3: p99 ")
