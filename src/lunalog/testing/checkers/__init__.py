@@ -70,4 +70,30 @@ CHECKERS: Final[dict[str, Checker]] = {
 FOCUSED: Final = frozenset({"L3"})
 """Need a schedule of their own: drawn ones give them nothing to look at."""
 
-__all__ = ["CHECKERS", "FOCUSED", "Checker", "lacking"]
+__all__ = [
+    "CHECKERS",
+    "FOCUSED",
+    "Checker",
+    "at_most_once",
+    "committed_is_monotone",
+    "content_identity",
+    "denials_are_true",
+    "density",
+    "fencing_holds",
+    "gray_is_bounded",
+    "integrity",
+    "lacking",
+    "linearizable_reads",
+    "local_durability",
+    "metadata_is_monotone",
+    "no_acked_loss",
+    "nothing_waits_unbounded",
+    "one_leader_per_epoch",
+    "prefix_agreement",
+    "recovery_is_live",
+    "removals_are_allowed",
+    "replication",
+    "sealed_is_immutable",
+    "session_order",
+    "suffix_cuts_are_certified",
+]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from lunalog.testing.history import PENDING, Finding, History
 
-CAMPAIGN_FACTOR = 5.0
-"""k of L1: a campaign on a stable core ends within so many times (lease + round trip)."""
+CAMPAIGN_FACTOR = 8.0
+"""k of L1: a campaign on a stable core ends within so many times (lease + round trip).
+
+Five leases of it are the time after which a leader that cannot open its segment gives up (N2): what
+it had chosen before the core was stable may be of no use, and then the next leader begins afresh.
+"""
 CALL_GRACE_S = 1.0
 """What a call may take beyond its limit: its turn of the loop, and the telling."""
 PENDING_S = 5.0
