@@ -24,8 +24,7 @@ from lunalog.errors import (
     StreamNotFoundError,
     UsageError,
 )
-from lunalog.testing.cluster import Shape, SimulatedCluster
-from lunalog.testing.history import History
+from lunalog.testing.cluster import Shape, SimulatedCluster, StreamShape
 from lunalog.testing.nemesis import Nemesis, Targets, all_kinds
 from lunalog.testing.process import SimulatedRuntime
 from lunalog.testing.scheduler import SimulationError
@@ -96,8 +95,9 @@ class Trial:
     ) -> None:
         self.seed = seed
         self.simulation = Simulation(seed)
-        shape = Shape(replicas=servers, ack_quorum=min(2, servers), spares=0, clients=0)
-        self.cluster = SimulatedCluster(self.simulation, shape, History())
+        stream = StreamShape(replicas=servers, ack_quorum=min(2, servers))
+        shape = Shape((stream,), spares=0, clients=0)
+        self.cluster = SimulatedCluster(self.simulation, shape)
         self.nodes = [self.simulation.node(f"node-{n + 1}") for n in range(nodes)]
         self.nemesis = _nemesis(
             Targets(
@@ -109,7 +109,7 @@ class Trial:
                 store=self.cluster.store,
                 damaged=self.cluster.harmed,
                 position=self.cluster.position,
-                reported=lambda node: self.cluster.reported.get(node.name, 0),
+                reported=lambda node: self.cluster.recorder.reported.get(node.name, 0),
             ),
             faults,
             gap,
