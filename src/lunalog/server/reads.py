@@ -121,10 +121,14 @@ class Reads:
             # A copy is a copy under any promise; only who promised may say that there is none.
             self._server.replica.check_promise(message.stream, promise)
             raise NotOpenError("this server has not made that promise: fence it first")
+        status = ReadStatus.ABSENT
+        is_sealed = held is not None and held.certificate is not None
+        if promise.epoch <= message.segment.epoch and not is_sealed:
+            status = ReadStatus.NOTHING_YET  # its own leader rolled away from it, and may still append
         if held is None:
-            connection.reply_frames(request, FramesHead(0, 0, 0, ReadStatus.ABSENT), [])
+            connection.reply_frames(request, FramesHead(0, 0, 0, status), [])
         else:
-            self._tell(connection, request, held, ReadStatus.ABSENT)
+            self._tell(connection, request, held, status)
 
     # ------------------------------------------------------------------ answers
 

@@ -300,6 +300,19 @@ def test_i13_only_who_promised_may_say_that_there_is_nothing(run: Run) -> None:
     run(story)
 
 
+def test_i13_a_promise_to_the_segments_own_epoch_denies_nothing(run: Run) -> None:
+    """A peer that completes itself after a roll asks under it, while frames are still on their way."""
+
+    async def story(world: World) -> None:
+        leader = await filled(world)
+        own = Promise(SEGMENT.epoch, ANN)
+        for segment, start in ((SEGMENT, FIRST + 10), (SegmentId(SEGMENT.epoch, 1), FIRST)):
+            head, found = await leader.read(start, segment=segment, promise=own)
+            assert (head.status, found) == (ReadStatus.NOTHING_YET, [])
+
+    run(story)
+
+
 def test_i13_a_promise_that_is_not_durable_yet_vouches_for_nothing(run: Run) -> None:
     async def story(world: World) -> None:
         leader = await filled(world)
