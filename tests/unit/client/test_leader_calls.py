@@ -7,10 +7,23 @@ from types import SimpleNamespace
 import pytest
 
 from lunalog.client.leader_calls import LeaderCalls
-from lunalog.core.effects import ProposeSet
-from lunalog.errors import MasterUnavailableError, NotEnoughServersError
+from lunalog.config import ClientConfig
+from lunalog.core.effects import ProposeSet, Seal
+from lunalog.errors import (
+    ClosedError,
+    ConflictError,
+    FencedError,
+    MasterUnavailableError,
+    NotEnoughServersError,
+    StreamNotFoundError,
+)
 from lunalog.runtime import SystemRuntime, Tasks
-from lunalog.wire.messages import Proposal
+from lunalog.types import Policy, StreamHead, StreamView
+from lunalog.wire.messages import Done, HeadReply, Proposal, ViewReply
+
+STREAM = b"s" * 16
+HEAD = StreamHead("orders", STREAM, Policy(), epoch=3, released=False)
+SEAL = Seal(None, None, None, 0, 0)
 
 
 class Leadership:
@@ -19,11 +32,16 @@ class Leadership:
     epoch, promise, hindrance = 3, None, None
 
     def __init__(self):
-        self.machine = SimpleNamespace(proposed="proposed", not_proposed="not_proposed")
+        steps = ("proposed", "not_proposed", "lost", "seal_refused", "head_seen", "head_read",
+                 "head_unread", "kept", "given_back")  # fmt: skip
+        self.machine = SimpleNamespace(seal=SEAL, **{step: step for step in steps})
         self.fed = []
+        self.ended = asyncio.get_running_loop().create_future()
 
     def feed(self, step, *args):
         self.fed.append(step)
+        if step == "head_seen":
+            self.machine.seal = None
 
 
 class Master:
@@ -39,7 +57,80 @@ class Master:
         return answer
 
 
-@pytest.mark.asyncio
+def calls_of(leadership, *answers, head=HEAD):
+    """What a leadership asks its master, who answers with these."""
+    runtime = SystemRuntime()
+    watch = SimpleNamespace(
+        name="orders", stream=STREAM, gone=None, head=head,
+        merge=lambda view: None, note_head=lambda head: None,
+    )  # fmt: skip
+    config = ClientConfig(retry_ms_max=1)
+    return LeaderCalls(runtime, config, None, Master(*answers), watch, Tasks(runtime), leadership)
+
+
+async def test_r28_a_transaction_is_sent_until_its_outcome_is_known():
+    leadership = Leadership()
+    silent = MasterUnavailableError("away")
+    await calls_of(leadership, silent, silent, HeadReply(HEAD)).seal(SEAL)
+    assert leadership.fed == ["head_seen"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "step"),
+    [(ClosedError("closed"), "lost"), (ConflictError("no"), "seal_refused")],
+    ids=["closed", "refused"],
+)
+async def test_a_transaction_that_cannot_be_sent_or_is_refused_ends(answer, step):
+    leadership = Leadership()
+    await calls_of(leadership, answer).seal(SEAL)
+    assert leadership.fed == [step]
+
+
+@pytest.mark.parametrize(
+    ("answer", "step"),
+    [
+        (ViewReply(StreamView(HEAD, (), ())), "head_read"),
+        (ViewReply(StreamView(StreamHead("orders", b"t" * 16, Policy()), (), ())), "head_unread"),
+        (MasterUnavailableError("away"), "head_unread"),
+    ],
+    ids=["read", "made anew", "silent"],
+)
+async def test_the_head_is_read_or_not(answer, step):
+    leadership = Leadership()
+    await calls_of(leadership, answer).reread()
+    assert leadership.fed == [step]
+
+
+@pytest.mark.parametrize(
+    ("answer", "step"), [(Done(), "given_back"), (FencedError("no"), "kept")], ids=["yes", "no"]
+)
+async def test_giving_back_is_the_masters_to_grant(answer, step):
+    leadership = Leadership()
+    await calls_of(leadership, answer).give_back()
+    assert leadership.fed == [step]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        (MasterUnavailableError("away"), MasterUnavailableError("away"), Done()),
+        (ClosedError("closed"),),
+        (FencedError("another leads"),),
+        (StreamNotFoundError("gone"),),
+    ],
+    ids=["silent", "closed", "fenced", "gone"],
+)
+async def test_an_epoch_is_released_until_there_is_an_answer(answers):
+    calls = calls_of(Leadership(), *answers)
+    await calls.release()
+    assert calls._master.answers == []
+
+
+async def test_an_epoch_that_is_over_is_not_released():
+    over = StreamHead("orders", STREAM, Policy(), epoch=4, released=False)
+    await calls_of(Leadership(), head=over).release()
+
+
 async def test_missing_servers_are_told_once_and_known_until_some_are_named(caplog):
     few, silent = NotEnoughServersError("0 can take a segment"), MasterUnavailableError("away")
     master, leadership = Master(silent, few, few, Proposal(())), Leadership()
