@@ -83,7 +83,7 @@ class Shape:
     @property
     def servers(self) -> int:
         """How many there are."""
-        return max(stream.replicas for stream in self.streams) + self.spares
+        return max((stream.replicas for stream in self.streams), default=0) + self.spares
 
     @property
     def damages_most(self) -> int:

@@ -24,7 +24,7 @@ from lunalog.errors import (
     StreamNotFoundError,
     UsageError,
 )
-from lunalog.testing.cluster import Shape, SimulatedCluster, StreamShape
+from lunalog.testing.cluster import Shape, SimulatedCluster
 from lunalog.testing.nemesis import Nemesis, Targets, all_kinds
 from lunalog.testing.process import SimulatedRuntime
 from lunalog.testing.scheduler import SimulationError
@@ -95,9 +95,9 @@ class Trial:
     ) -> None:
         self.seed = seed
         self.simulation = Simulation(seed)
-        stream = StreamShape(replicas=servers, ack_quorum=min(2, servers))
-        shape = Shape((stream,), spares=0, clients=0)
-        self.cluster = SimulatedCluster(self.simulation, shape)
+        self.cluster = SimulatedCluster(
+            self.simulation, Shape(streams=(), spares=servers, clients=0)
+        )
         self.nodes = [self.simulation.node(f"node-{n + 1}") for n in range(nodes)]
         self.nemesis = _nemesis(
             Targets(
