@@ -15,7 +15,7 @@ FAULTS ?=
 PIP := $(RUN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint sim fuzz chaos model bench clean
+.PHONY: help demo test coverage check lint sim fuzz chaos model bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -38,6 +38,13 @@ demo: $(VENV)/run.stamp ## replicate a real file, kill its leader and a server, 
 
 test: $(VENV)/test.stamp ## the whole test suite
 	$(RUN)/python -m pytest -n 2 -q
+
+coverage: $(VENV)/test.stamp ## the test suite under coverage, by room; fails below the bounds
+	rm -f .coverage .coverage.*
+	$(RUN)/python -m coverage run -m pytest -n 2 -q tests
+	$(RUN)/python -m coverage combine -q
+	$(RUN)/python -m coverage json -q -o .coverage.json
+	$(RUN)/python tests/coverage_report.py .coverage.json
 
 lint: $(VENV)/test.stamp ## style, types and the direction of imports
 	$(RUN)/ruff check .

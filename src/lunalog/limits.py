@@ -31,5 +31,7 @@ STREAMS_PER_LIST_MAX = 1000
 
 SEQUENCE_MAX = (1 << 63) - 1
 
-if PAYLOAD_BYTES_MAX + 4 * KIB > FRAME_BYTES_MAX:
+if (
+    PAYLOAD_BYTES_MAX + 4 * KIB > FRAME_BYTES_MAX
+):  # pragma: no cover  constants, checked at every import
     raise RuntimeError("a frame must hold one event of any allowed size")

@@ -80,7 +80,9 @@ NO_STREAM: Final = bytes(16)
 KIND_FRAME: Final = 1
 KIND_CONTROL: Final = 2
 
-if BATCH_HEAD_BYTES != 112 or RECORD_HEAD_BYTES != 88:
+if (
+    BATCH_HEAD_BYTES != 112 or RECORD_HEAD_BYTES != 88
+):  # pragma: no cover  constants, checked at every import
     raise RuntimeError("the layouts above do not fit their structs")
 
 _encoder = msgspec.msgpack.Encoder()

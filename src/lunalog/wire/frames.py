@@ -41,7 +41,7 @@ CRC: Final = struct.Struct("<I")
 HEAD_BYTES: Final = HEAD.size + CRC.size
 Buffer = bytes | bytearray | memoryview
 
-if HEAD_BYTES != 64:
+if HEAD_BYTES != 64:  # pragma: no cover  constants, checked at every import
     raise RuntimeError("the frame header is 64 bytes")
 
 

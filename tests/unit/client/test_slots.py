@@ -236,6 +236,7 @@ async def test_links_say_why_there_is_no_connection() -> None:
     nowhere = ServerAddress(MEMBER, "nowhere", 1)
     with pytest.raises(ServerUnavailableError, match="cannot reach"):
         await links.connection(nowhere)
+    link_of(links).retry_at = links.runtime.now() + 60.0
     with pytest.raises(ServerUnavailableError, match="a moment ago"):
         await links.connection(nowhere)
     assert links.pause_s("s1") > 0

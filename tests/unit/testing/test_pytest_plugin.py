@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -134,7 +135,10 @@ def test_the_plugin_imports_nothing_of_lunalog_before_it_is_used() -> None:
         "import pytest, sys, lunalog.testing.pytest_plugin; "
         "print(sorted(m for m in sys.modules if m.startswith(('lunalog', 'msgspec'))))"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    unmeasured = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE")}
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=unmeasured, capture_output=True, text=True, check=True
+    )
     assert found.stdout.strip() == str(
         ["lunalog", "lunalog.testing", "lunalog.testing.pytest_plugin"]
     )
