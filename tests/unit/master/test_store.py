@@ -158,3 +158,8 @@ async def test_simulated_crash_before_or_after() -> None:
                 await store.transact({}, {"a": b"1"})
         assert crashed == ["yes"]
         assert (await store.get("a") is not None) is applied
+
+
+def test_simulated_a_crash_is_before_or_after_a_transaction() -> None:
+    with pytest.raises(ValueError, match="before or after, not 'while'"):
+        SimulatedStore().crash_at(1, "while", lambda: None)

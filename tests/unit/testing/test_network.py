@@ -10,7 +10,7 @@ import pytest
 
 from lunalog.testing.link import NetworkSettings
 from lunalog.testing.machine import SimulatedNode
-from lunalog.testing.network import SimulatedListener
+from lunalog.testing.network import SimulatedListener, running_loop
 from lunalog.testing.process import SimulatedRuntime
 from lunalog.testing.simulation import Simulation
 from lunalog.testing.transport import SimulatedTransport
@@ -489,3 +489,8 @@ def test_a_transport_refuses_another_loop(simulation: Simulation) -> None:
         assert node.is_running
 
     simulation.run(work(world.server))
+
+
+async def test_only_simulated_code_has_a_simulated_loop() -> None:
+    with pytest.raises(TypeError, match="is no simulated loop"):
+        running_loop()
