@@ -130,13 +130,13 @@ class Wal:
         records = [record for put in puts for record in put.records]
         extent = self._extent()
         batch = self._encode(extent, records, flags)
-        closed = None
+        closed, following = None, self.next
         if (
-            self.next is not None
+            following is not None
             and self.offset
             and self.offset + batch.size + BLOCK_BYTES > self._extent_bytes
         ):
-            closed = await self._roll(extent)
+            closed = await self._roll(extent, following)
             extent = self._extent()
             batch = self._encode(extent, records, flags)
         await self._write(extent, batch)
@@ -169,11 +169,9 @@ class Wal:
         self._written_to = end + ahead
         return [*batch.buffers, _BLANK[:ahead]]
 
-    async def _roll(self, extent: Extent) -> Closed:
+    async def _roll(self, extent: Extent, following: Extent) -> Closed:
         await self._write(extent, self._encode(extent, [], Flags.LAST))
-        following, self.next = self.next, None
-        if following is None:
-            raise StorageError("no extent to go on in")
+        self.next = None
         end = self.offset
         await extent.file.close()
         self.enter(following, Position(extent.number, end))

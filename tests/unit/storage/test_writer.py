@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from lunalog.storage.writer import BATCH_BYTES_SOFT, Put, cut
+from lunalog.errors import StorageError
+from lunalog.runtime import SystemRuntime
+from lunalog.storage.writer import BATCH_BYTES_SOFT, Put, Wal, cut
 
 
 def put(size: int) -> Put:
@@ -26,3 +30,10 @@ def test_nothing_waits_twice_and_nothing_is_left(
 ) -> None:
     """A put of no bytes attests what was synced before: alone, it is a batch too."""
     assert [[p.size for p in batch] for batch in cut([put(s) for s in sizes])] == batches
+
+
+async def test_a_log_that_is_closed_takes_no_batch() -> None:
+    disk: Any = None
+    wal = Wal(disk, SystemRuntime(), 16 << 10, 0, 1, 1)
+    with pytest.raises(StorageError, match="the log is closed"):
+        await wal.commit([put(0)])
