@@ -75,6 +75,7 @@ class FakeMaster(Handler):
     Attributes:
         incarnation: Given to servers that have none; others keep theirs unless `fresh` is set.
         refusal: What to answer a registration with instead.
+        turns_away: What to refuse a connection with.
         commands: Given with every beat until their id was confirmed.
         deaf: Beats are heard and not answered.
     """
@@ -84,6 +85,7 @@ class FakeMaster(Handler):
         self.incarnation = 1
         self.fresh: int | None = None
         self.refusal: LunalogError | None = None
+        self.turns_away: LunalogError | None = None
         self.registrations: list[RegisterServer] = []
         self.beats: list[ServerBeat] = []
         self.commands: dict[str, list[Command]] = {}
@@ -97,6 +99,8 @@ class FakeMaster(Handler):
         await runtime.network.listen(acceptor(runtime, self._welcome), address)
 
     def _welcome(self, hello: Hello) -> tuple[Welcome, Handler]:
+        if self.turns_away is not None:
+            raise self.turns_away
         return Welcome(codec.VERSION_MAX, self.cluster, "master", "master"), self
 
     def on_open(self, connection: Connection) -> None:

@@ -32,11 +32,14 @@ from lunalog.errors import (
     DiskFullError,
     FencedError,
     GoneError,
+    InvariantError,
     MasterUnavailableError,
     ReplicaConflictError,
     StorageError,
     UsageError,
+    WrongClusterError,
 )
+from lunalog.server.pull import Puller
 from lunalog.server.registration import FACTS_MAX, FACTS_PER_BEAT
 from lunalog.types import Promise, SegmentId
 from lunalog.wire import codec
@@ -231,6 +234,19 @@ def test_another_masters_cluster_ends_the_server(run: Run) -> None:
     run(story)
 
 
+def test_a_master_that_takes_it_for_anothers_server_ends_it(run: Run) -> None:
+    async def story(world: World) -> None:
+        await filled(world)
+
+        world.master.turns_away = WrongClusterError("this is another cluster")
+        world.node().expects_failure = lambda error: isinstance(error, WrongClusterError)
+        world.master.hang_up()
+        await world.until(lambda: not world.node().is_running)
+        assert "this is another cluster" in str(world.node().failure)
+
+    run(story)
+
+
 # ------------------------------------------------------------ heartbeats
 
 
@@ -405,6 +421,22 @@ def test_a_refused_order_is_not_confirmed_and_harms_nothing(run: Run) -> None:
     run(story)
 
 
+def test_r27_an_order_that_shows_a_broken_rule_ends_the_server(run: Run) -> None:
+    async def story(world: World) -> None:
+        await filled(world)
+
+        def broken(*_: object, **__: object) -> None:
+            raise InvariantError("R22: broken")
+
+        world.server.replica.trim = broken  # type: ignore[method-assign]
+        world.node().expects_failure = lambda error: isinstance(error, InvariantError)
+        world.master.commands["server"] = [TrimCommand(2, STREAM, FIRST + 1, 1)]
+        await world.until(lambda: not world.node().is_running)
+        assert "R22: broken" in str(world.node().failure)
+
+    run(story)
+
+
 # ------------------------------------------------------------ completing: R20, R21
 
 
@@ -413,6 +445,27 @@ async def two_servers(world: World, count: int, other: int) -> tuple[Leader, Lea
     leader = await filled(world, count)
     lagging = await filled(world, other, "second")
     return leader, lagging
+
+
+def test_r27_a_pull_that_shows_a_broken_rule_ends_the_server(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(world: World) -> None:
+        leader, _ = await two_servers(world, 40, 3)
+        sealed = world.certificate(leader.frames[:35])
+        await leader.ask(Certify(sealed))
+
+        async def broken(*_: object) -> None:
+            raise InvariantError("I7: broken")
+
+        monkeypatch.setattr(Puller, "_pull_from", broken)
+        node = world.simulation.node("second")
+        node.expects_failure = lambda error: isinstance(error, InvariantError)
+        world.master.commands["second"] = [CertifyCommand(4, sealed, (world.source("server"),))]
+        await world.until(lambda: not node.is_running)
+        assert "I7: broken" in str(node.failure)
+
+    run(story)
 
 
 def test_r21_a_laggard_pulls_what_it_lacks_from_a_peer(run: Run) -> None:
