@@ -6,7 +6,7 @@ import pytest
 
 from lunalog.client.session import Session
 from lunalog.config import ClientConfig
-from lunalog.errors import ConflictError
+from lunalog.errors import ConflictError, WrongClusterError
 from lunalog.wire.messages import ClientBeat, EndSession
 
 
@@ -132,3 +132,16 @@ async def test_beats_from_a_thread_of_their_own(link, master):
     assert not session.is_confirmed
     await session.aclose()
     assert runtime.error is None
+
+
+async def test_a_beat_that_is_refused_for_good_ends_the_session(session, master):
+    errors = []
+
+    def refuse(_):
+        raise WrongClusterError("this is another cluster")
+
+    session.on_error = errors.append
+    master.answers[ClientBeat] = refuse
+    session.start()
+    await until(lambda: errors)
+    assert isinstance(errors[0], WrongClusterError)
