@@ -11,6 +11,7 @@ from lunalog import (
     ClientConfig,
     ClosedError,
     ConflictError,
+    InvariantError,
     NotLeaderError,
     OverloadedError,
     PayloadTooLargeError,
@@ -197,3 +198,25 @@ async def test_who_stopped_waiting_for_an_append_holds_up_nobody(journal: Any) -
         assert [await pending[n] for n in (1, 2, 4)] == [1, 2, 4]
         assert await writer.append(b"x") == 5
     _resolve([], 0)
+
+
+async def test_r27_a_bug_in_what_a_leader_decides_ends_its_journal() -> None:
+    journal = await SingleWriteJournal.connect("memory://bug", peer="engine")
+    await journal.create_stream("orders")
+
+    def bug() -> list[Any]:
+        raise ZeroDivisionError("a bug")
+
+    async def lead() -> None:
+        async with journal.lead("orders"):
+            local = journal._streams.named("orders")
+            assert local is not None
+            leading: Any = local.leading
+            leading.feed(bug)
+            await journal.committed("orders")
+
+    with pytest.raises(NotLeaderError, match="because of a bug"):
+        await lead()
+    with pytest.raises(InvariantError, match="because of a bug"):
+        await journal.describe("orders")
+    await journal.aclose()
