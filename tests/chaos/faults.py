@@ -439,6 +439,27 @@ async def one_way(world: World, chance: random.Random) -> bool:
             world.lan.heal(node.namespace)
 
 
+@fault("no-master", "namespaces")
+async def no_master(world: World, chance: random.Random) -> bool:
+    """N2: the leader reaches all servers and not the master: only fences can end its epoch."""
+    if world.lan is None:
+        raise NoPreyError
+    with claim(world, chance, leaders(world)) as node:
+        link = world.links.get((node.name, "master"))
+        before = world.lan.dropped(node.namespace)
+        fallen = link.hole() if link else 0
+        if link is None:
+            for chain in ("in", "out"):
+                world.lan.drop(node.namespace, chain, peer=world.master.host)
+        try:
+            await asyncio.sleep(chance.uniform(*PAUSE_S))
+            return fallen > 0 or world.lan.dropped(node.namespace) > before
+        finally:
+            if link:
+                link.heal()
+            world.lan.heal(node.namespace)
+
+
 # ------------------------------------------------------------------ network: the proxy
 
 
