@@ -124,7 +124,9 @@ class Reads:
         status = ReadStatus.ABSENT
         is_sealed = held is not None and held.certificate is not None
         if promise.epoch <= message.segment.epoch and not is_sealed:
-            status = ReadStatus.NOTHING_YET  # its own leader rolled away from it, and may still append
+            status = (
+                ReadStatus.NOTHING_YET
+            )  # its own leader rolled away from it, and may still append
         if held is None:
             connection.reply_frames(request, FramesHead(0, 0, 0, status), [])
         else:
