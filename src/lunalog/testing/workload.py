@@ -45,7 +45,7 @@ class Mix:
         """Draw a mix."""
         return cls(
             payload_bytes_max=chance.choice([20, 200, 2000]),
-            pause_s=chance.choice([0.01, 0.03, 0.1]),
+            pause_s=chance.choice([0.015, 0.04, 0.1]),
             turn_s=chance.choice([0.5, 3.0, 30.0]),
             truncate_rate=chance.choice([0.0, 0.02]),
             transfer_rate=chance.choice([0.0, 0.02]),
