@@ -78,6 +78,18 @@ class LinearRead:
     committed: Sequence
 
 
+@dataclass(frozen=True, slots=True)
+class ServerFact:
+    """What a server had durably at the moment of a transaction on the head."""
+
+    member: Member
+    promise: Promise
+    ends: dict[SegmentId, Sequence]
+    """Of the segments that were open before and after."""
+    is_harmed: bool
+    """Its disk was harmed at some time: what it says of itself may be less than it had said."""
+
+
 @dataclass(slots=True)
 class Call:
     """One call of a client that must not wait for ever (L2)."""
@@ -100,6 +112,7 @@ class HeadChange:
 
     at: float
     head: StreamHead
+    servers: tuple[ServerFact, ...] = ()
 
 
 @dataclass(slots=True)

@@ -88,6 +88,7 @@ class Report:
     transitions: int
     depth: int
     seconds: float
+    """Of processor time."""
     is_exhausted: bool
     """False when it stopped at a violation or at `states_max`."""
     violation: str = ""
@@ -245,14 +246,14 @@ def probe(model: Model[S], states_max: int = 1 << 31) -> Report:
 
 
 def _report(explorer: Explorer[S], states_max: int) -> Report:
-    began = time.perf_counter()
+    began = time.process_time()
     is_exhausted = explorer.run(states_max)
     return Report(
         explorer.model.name,
         len(explorer.hashes),
         explorer.transitions,
         explorer.depth,
-        time.perf_counter() - began,
+        time.process_time() - began,
         is_exhausted,
         explorer.violation,
         explorer.path() if explorer.violation else (),
