@@ -30,9 +30,11 @@ from lunalog.testing.history import (
     Removal,
     Restart,
     RowChange,
+    ServerFact,
     ServerMemory,
 )
 from lunalog.types import (
+    NO_PROMISE,
     Certificate,
     Chain,
     Member,
@@ -40,6 +42,7 @@ from lunalog.types import (
     SealedSegment,
     SegmentId,
     Sequence,
+    StreamHead,
     StreamId,
 )
 from lunalog.wire import codec, frames
@@ -53,6 +56,7 @@ class Recorder:
 
     Attributes:
         servers: The `JournalServer` that runs, or ran last, under each name.
+        lives: All that ever ran under it: one serves before it counts as started.
         incarnations: Under which incarnation the masters know each server.
         reported: How far the masters know each server's log to reach.
     """
@@ -62,6 +66,7 @@ class Recorder:
         self.histories: dict[StreamId, History] = {}
         self.losses: list[Loss] = []
         self.servers: dict[str, JournalServer] = {}
+        self.lives: dict[str, list[JournalServer]] = {}
         self.incarnations: dict[str, int] = {}
         self.reported: dict[str, int] = {}
         self._noted: set[HeldFrame] = set()
@@ -88,7 +93,7 @@ class Recorder:
                 head = records.decode(value, records.HeadRecord, key).head
                 history = self.of(head.stream)
                 history.name = head.name
-                history.heads.append(HeadChange(at, head))
+                history.heads.append(HeadChange(at, head, self._facts(history, head)))
             elif key.startswith(records.ROWS):
                 stream = records.stream_of(key)
                 row = records.decode(value, SealedSegment, key)
@@ -102,6 +107,26 @@ class Recorder:
                 known = records.decode(value, records.ServerRecord, key)
                 self.reported[known.name] = known.synced_position
                 self.incarnations[known.name] = known.incarnation
+
+    def _facts(self, history: History, head: StreamHead) -> tuple[ServerFact, ...]:
+        """What the servers have of the segments that are open before and after a transaction."""
+        last = history.heads[-1].head if history.heads else head
+        named = [segment.id for segment in (last.open, head.open) if segment is not None]
+        harmed = {loss.member.server for loss in self.losses}
+        found = []
+        for name, lives in sorted(self.lives.items()):
+            promise, ends, member = NO_PROMISE, dict[SegmentId, Sequence](), Member(name, 0)
+            for replica in (server.replica for server in lives):
+                state = replica.streams.get(head.stream)
+                if state is None or not replica.incarnation:
+                    continue  # it has not registered yet, and says nothing
+                member = Member(name, replica.incarnation)
+                promise = max(promise, state.synced_promise)
+                for each in named:
+                    if each in state.segments:
+                        ends[each] = max(ends.get(each, 0), state.segments[each].durable)
+            found.append(ServerFact(member, promise, ends, name in harmed))
+        return tuple(found)
 
     def _copies(self, stream: StreamId, row: SealedSegment) -> tuple[Member, ...] | None:
         """Who of a row's members holds all of it durably; none: part of it may be gone already."""
@@ -181,6 +206,7 @@ class WatchedServer(JournalServer):
     ) -> None:
         super().__init__(runtime, disk, masters, config)
         self.recorder = recorder
+        recorder.lives.setdefault(config.name, []).append(self)
         self.replica = WatchedReplica(config.name, recorder)
 
     @property

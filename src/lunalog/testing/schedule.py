@@ -19,6 +19,7 @@ from lunalog.testing.churning import Churn
 from lunalog.testing.cluster import Shape, SimulatedCluster
 from lunalog.testing.history import Campaign, Delivery, HeldFrame, History, ReplicaEnd
 from lunalog.testing.link import NetworkSettings
+from lunalog.testing.model.trace import trace_check
 from lunalog.testing.nemesis import Nemesis, Targets
 from lunalog.testing.recording import is_sound
 from lunalog.testing.simulation import Simulation, ViolationError
@@ -256,7 +257,7 @@ def run_schedule(seed: int) -> ScheduleResult:
 def check_all(histories: list[History], result: ScheduleResult) -> None:
     """Let each checker look at each stream; a run that was cut short has no end to be judged by."""
     is_whole = not result.violations
-    for name, check in CHECKERS.items():
+    for name, check in {**CHECKERS, "model": trace_check}.items():
         if name in FOCUSED:
             continue
         findings = [check(history) for history in histories]
