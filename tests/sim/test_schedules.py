@@ -67,6 +67,7 @@ def test_a_seed_that_once_failed_stays_whole(seed: int) -> None:
     result = run_schedule(seed)
     assert not result.violations, REGRESSIONS[seed]
     assert result.acks > 0
+    assert result.checked["model"] > 0
 
 
 def test_a_broken_rule_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
