@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args(arguments)
     scopes = [s for s in SCOPES.get(options.scope, []) if str(s).startswith(options.only)]
-    mutants = [] if options.only or options.scope == "nightly" else MUTANTS
+    mutants = [] if options.only or options.scope in ("nightly", "wide") else MUTANTS
     failed, states, transitions = 0, 0, 0
     print(HEADING)
     with ProcessPoolExecutor(options.jobs) as pool:
@@ -43,7 +43,8 @@ def main(arguments: list[str]) -> int:
             if not report.is_exhausted:
                 failed += 1
                 print(report.story() if report.violation else "NOT EXHAUSTED")
-        print(f"{len(scopes)} scopes, {states:,} states, {transitions:,} transitions")
+        if scopes:
+            print(f"{len(scopes)} scopes, {states:,} states, {transitions:,} transitions")
         killed = 0
         for scope, report in zip(mutants, pool.map(_run, mutants), strict=True):
             found = report.violation.split(" ")[0]
