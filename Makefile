@@ -7,6 +7,7 @@ SEEDS ?= 100
 FROM ?= 0
 SEED ?=
 SCOPE ?= ci
+SHRINK ?=
 ROUNDS ?= 5
 SECONDS ?= 60
 TARGET ?=
@@ -57,8 +58,8 @@ check: lint ## what to run before a commit: lint, unit tests, 50 simulated sched
 	$(RUN)/python -m pytest -n 2 -q tests/unit tests/scenario tests/test_tidy.py tests/test_docs.py
 	$(RUN)/python -m lunalog.testing.sim --seeds 50
 
-sim: $(VENV)/run.stamp ## simulated schedules: SEEDS=1000 FROM=0, or SEED=7 to replay one
-	@PYTHONHASHSEED=0 $(RUN)/python -m lunalog.testing.sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))
+sim: $(VENV)/run.stamp ## simulated schedules: SEEDS=1000 FROM=0, or SEED=7 to replay one, SHRINK=1 to cut it down
+	@PYTHONHASHSEED=0 $(RUN)/python -m lunalog.testing.sim $(if $(SEED),--seed $(SEED) $(if $(SHRINK),--shrink),--seeds $(SEEDS) --from $(FROM))
 
 fuzz: $(VENV)/test.stamp ## every decoder under a coverage-guided fuzzer: SECONDS=60 each, TARGET=name for one
 	@$(RUN)/python -m tests.fuzz.run --seconds $(SECONDS) $(if $(TARGET),--target $(TARGET))

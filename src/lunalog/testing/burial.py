@@ -31,7 +31,7 @@ class Graveyard:
         """Keep closed loops and all their unfinished tasks."""
         for loop in loops:
             self._loops.append(loop)
-            self._tasks += sorted(asyncio.all_tasks(loop), key=hash)
+            self._tasks += sorted((t for t in loop.tasks if not t.done()), key=hash)
 
     def discard(self) -> None:
         """Let go of all of them without a word."""

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Sequence as Run
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from lunalog import limits
 from lunalog.client.journal import SingleWriteJournal
-from lunalog.config import ClientConfig, MasterConfig, ServerConfig
 from lunalog.errors import AvailabilityError, CorruptRecordError
 from lunalog.master import records
 from lunalog.master.service import Master
@@ -25,14 +24,17 @@ from lunalog.testing.metadata import SimulatedStore
 from lunalog.testing.process import SimulatedRuntime
 from lunalog.testing.recording import Recorder, WatchedServer
 from lunalog.testing.simulation import Simulation
+from lunalog.testing.tempo import Tempo
 from lunalog.types import Policy, StreamHead, StreamId
 
 MASTER = "master"
 MASTER_PORT = 7600
+USUAL = Tempo()
 USUAL_PAIRS = ((3, 2),) * 4 + ((2, 2), (3, 3), (5, 3), (1, 1))
-LEGAL_PAIRS = ((1, 1), *((n, a) for n in range(2, 6) for a in range(2, n + 1)))
+REPLICAS_MOST = 5
+LEGAL_PAIRS = ((1, 1), *((n, a) for n in range(2, REPLICAS_MOST + 1) for a in range(2, n + 1)))
 """(N, A) of every replica set of up to five servers."""
-ROLLING_AGES_S = (86400.0, 86400.0, 3.0, 0.5)
+ROLLING_AGES_S = (86400.0, 86400.0, 1.0, 0.2)
 ROLLING_BYTES = (1 << 30, 1 << 30, 20_000, 2_000)
 
 
@@ -102,23 +104,25 @@ class SimulatedCluster:
         damaged: Servers whose disk has lost what it had said was durable, since their last start.
     """
 
-    def __init__(self, simulation: Simulation, shape: Shape) -> None:
+    def __init__(self, simulation: Simulation, shape: Shape, tempo: Tempo = USUAL) -> None:
         self.simulation = simulation
         self.shape = shape
         self.recorder = Recorder(lambda: simulation.now)
         self.store = SimulatedStore(simulation.stream("metadata"))
-        self.store.on_commit = self.recorder.committed
+        self.store.on_commit = self._committed
         self.streams = {stream.name: self._made_before(stream) for stream in shape.streams}
         self.master: Master | None = None
         self.servers = self.recorder.servers
         self.journals: dict[str, SingleWriteJournal] = {}
         self.damaged: set[str] = set()
         self.ever_damaged: set[str] = set()
-        self.server_config = ServerConfig(
-            extent_bytes=2 * limits.MESSAGE_BYTES_MAX, tail_cache_bytes=limits.MIB
-        )
-        self.client_config = ClientConfig()
-        self.master_config = MasterConfig(port=MASTER_PORT, host=MASTER)
+        self.heads: dict[str, StreamHead] = {}
+        """The newest head of each stream, by its key."""
+        self.when_granted: Callable[[StreamHead], None] = lambda head: None
+        """Called when the master has granted an epoch."""
+        self.server_config = tempo.server
+        self.client_config = tempo.client
+        self.master_config = tempo.master(MASTER, MASTER_PORT)
 
     @property
     def url(self) -> str:
@@ -207,6 +211,13 @@ class SimulatedCluster:
             ]
         return found
 
+    def leader(self) -> SimulatedNode | None:
+        """The client that the metadata names as the leader of a stream, if any."""
+        for head in self.heads.values():
+            if head.leader is not None and not head.released:
+                return self.simulation.node(head.leader.name)
+        return None
+
     def position(self, node: SimulatedNode) -> int:
         """How far a server's log reaches."""
         server = self.servers.get(node.name)
@@ -220,6 +231,16 @@ class SimulatedCluster:
 
     def _expects(self, server: str, error: BaseException) -> bool:
         return server in self.ever_damaged and isinstance(error, CorruptRecordError)
+
+    def _committed(self, puts: Mapping[str, bytes], deletes: Run[str]) -> None:
+        self.recorder.committed(puts, deletes)
+        for key, value in puts.items():
+            if key.startswith(records.HEADS):
+                head = records.decode(value, records.HeadRecord, key).head
+                before = self.heads.get(key)
+                self.heads[key] = head
+                if head.epoch > (before.epoch if before is not None else 0):
+                    self.when_granted(head)
 
     async def _run_master(self, runtime: SimulatedRuntime) -> None:
         self.master = Master(runtime, self.store, self.master_config)

@@ -119,6 +119,8 @@ class SimulatedDisk:
         """Make the changes of names durable."""
 
         def effect() -> None:
+            if not self.faults.directory_is_kept():
+                return
             self.directory.sync()
             self.record("sync_directory", "", 0)
 
@@ -180,6 +182,14 @@ class SimulatedDisk:
         for _ in range(count if places else 0):
             name, size = self.chance.choice(places)
             self.flip(name, self.chance.randrange(size), 1 << self.chance.randrange(8))
+        return self.damage[known:]
+
+    def flip_near_end(self, name: str, within: int) -> list[Damage]:
+        """Flip a bit of the last durable bytes of a file that are not zero."""
+        end, known = self.directory.find(name).durable.content_end(), len(self.damage)
+        if end:
+            at = self.chance.randrange(max(0, end - within), end)
+            self.flip(name, at, 1 << self.chance.randrange(8))
         return self.damage[known:]
 
     def evict(self) -> None:

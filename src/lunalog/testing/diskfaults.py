@@ -73,6 +73,8 @@ class DiskFaults:
     _traps: list[Trap] = field(default_factory=list)
     _failing_syncs: int = 0
     _lying_syncs: int = 0
+    _straying_syncs: int = 0
+    _lying_directories: int = 0
     _stalled_until: float = 0.0
 
     def fail_call(self, number: int, code: int, *kinds: str, times: int = 1) -> None:
@@ -105,9 +107,17 @@ class DiskFaults:
         """Let the next file syncs lose part of their data and say nothing (D7)."""
         self._lying_syncs += times
 
+    def stray_sync(self, times: int = 1) -> None:
+        """Let the next file syncs put part of their data where it does not belong (D7)."""
+        self._straying_syncs += times
+
+    def lie_directory(self, times: int = 1) -> None:
+        """Let the next syncs of the directory do nothing and say nothing (D8)."""
+        self._lying_directories += times
+
     def stop_lying(self) -> None:
         """Let every sync be true again."""
-        self._lying_syncs = 0
+        self._lying_syncs = self._straying_syncs = self._lying_directories = 0
 
     def stall(self, seconds: float) -> None:
         """Answer nothing for a while."""
@@ -118,7 +128,8 @@ class DiskFaults:
         """Forget all planned faults and delays; damage that is done stays."""
         self._planned.clear()
         self._traps.clear()
-        self._failing_syncs = self._lying_syncs = 0
+        self._failing_syncs = 0
+        self.stop_lying()
         self._stalled_until = 0.0
         self.slowdown = 1.0
 
@@ -146,14 +157,24 @@ class DiskFaults:
         return self.chance.randrange(1, size)
 
     def sync_outcome(self) -> str:
-        """Return "keep", or "fail" or "lie" if the data is to be lost."""
+        """Return "keep", or "fail", "lie" or "stray" if the data is to be lost."""
         if self._failing_syncs:
             self._failing_syncs -= 1
             return "fail"
         if self._lying_syncs:
             self._lying_syncs -= 1
             return "lie"
+        if self._straying_syncs:
+            self._straying_syncs -= 1
+            return "stray"
         return "keep"
+
+    def directory_is_kept(self) -> bool:
+        """Whether a sync of the directory does what it says."""
+        if self._lying_directories:
+            self._lying_directories -= 1
+            return False
+        return True
 
     def bite(self, error: OSError) -> OSError:
         """Note an error that the process is about to see."""

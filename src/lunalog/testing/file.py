@@ -60,7 +60,7 @@ class SimulatedFile:
             inode.sync(written)
             self._disk.record("sync", self._name, inode.number)
         else:
-            inode.lose(written, self._disk.chance)
+            inode.lose(written, self._disk.chance, strays=outcome == "stray")
             if outcome == "fail":
                 inode.errors += 1
         if inode.errors > self._errors_seen:

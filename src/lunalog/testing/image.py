@@ -59,6 +59,14 @@ class SparseBytes:
             offset += count
         return b"".join(parts)
 
+    def content_end(self) -> int:
+        """Return the end of what is not zeros."""
+        for number in sorted(self.pages, reverse=True):
+            found = len(bytes(self.pages[number]).rstrip(b"\0"))
+            if found:
+                return min(self.size, number * PAGE_BYTES + found)
+        return 0
+
     def truncate(self, size: int) -> None:
         """Set the length; what is cut off reads as zeros if the file grows again."""
         if size < self.size:
@@ -129,11 +137,13 @@ class Inode:
         for offset, data in self._take(written):
             self._apply(offset, data)
 
-    def lose(self, written: int, chance: random.Random, share: float = 0.5) -> None:
+    def lose(
+        self, written: int, chance: random.Random, share: float = 0.5, *, strays: bool = False
+    ) -> None:
         """Fail the writeback of what `sync` would make durable: it is clean then, and lost.
 
         Each write has a chance of `share` to be lost, and at least one is.  The page cache still
-        shows them, as on Linux.
+        shows them, as on Linux.  With `strays` they overwrite something else instead (D7).
         """
         taken = self._take(written)
         lucky = [chance.random() >= share for _ in taken]
@@ -142,6 +152,9 @@ class Inode:
         for (offset, data), is_kept in zip(taken, lucky, strict=True):
             if is_kept:
                 self._apply(offset, data)
+            elif strays and data:
+                room = max(1, (self.durable.size - len(data)) // SECTOR_BYTES)
+                self.durable.write(chance.randrange(room) * SECTOR_BYTES, data)
 
     def evict(self) -> None:
         """Drop clean pages: writes that a failed writeback lost disappear from reads."""

@@ -12,13 +12,20 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import heapq
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from lunalog.testing.clock import NodeClock
 from lunalog.testing.scheduler import Scheduler
-from lunalog.testing.tasks import SimulatedFuture, SimulatedHandle, SimulatedTask, settle
+from lunalog.testing.tasks import (
+    SimulatedFuture,
+    SimulatedHandle,
+    SimulatedTask,
+    SimulatedTimer,
+    settle,
+)
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -55,14 +62,15 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self.name = name
         self.owner = owner
         self.is_dead = False
+        self.tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self.late_tasks: list[asyncio.Task[Any]] = []
         self.late_generators: list[object] = []
         self._scheduler = scheduler
         self._clock = owner.clock
         self._chance = scheduler.stream("turns").random
         self._executor_chance = scheduler.stream("executor")
-        self._ready: deque[SimulatedHandle] = deque()
-        self._timers: list[tuple[float, int, SimulatedHandle]] = []
+        self._ready: deque[SimulatedHandle | SimulatedTimer] = deque()
+        self._timers: list[tuple[float, int, SimulatedTimer]] = []
         self._timers_cancelled = 0
         self._next_turn = NEVER
         self._next_wake = NEVER
@@ -81,8 +89,13 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
         """Run `callback(*args)` in the next turn; only from this loop or from no loop."""
-        self._check_thread()
-        return self.call_soon_threadsafe(callback, *args, context=context)
+        handle = SimulatedHandle(callback, args, context)
+        if self._scheduler.running is self:  # a running turn looks for itself at its end
+            self._ready.append(handle)
+        else:
+            self._check_thread()
+            self._add(handle)
+        return handle
 
     def call_soon_threadsafe(
         self,
@@ -91,12 +104,15 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
         """Run `callback(*args)` in the next turn; from anywhere."""
-        handle = SimulatedHandle(callback, args, self, context)
+        handle = SimulatedHandle(callback, args, context)
+        self._add(handle)
+        return handle
+
+    def _add(self, handle: SimulatedHandle) -> None:
         if not self.is_dead:
             self._ready.append(handle)
-            if self._scheduler.running is not self:  # a running turn looks for itself at its end
-                self._turn_at(self._turn_delay())
-        return handle
+            if self._scheduler.running is not self and self._next_turn == NEVER:
+                self._plan_turn()
 
     def call_later(
         self,
@@ -117,7 +133,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     ) -> asyncio.TimerHandle:
         """Run `callback(*args)` when `time()` has reached `when`."""
         self._check_thread()
-        handle = SimulatedHandle(callback, args, self, context, when)
+        handle = SimulatedTimer(callback, args, self, context, when)
         if not self.is_dead:
             handle._scheduled = True
             heapq.heappush(self._timers, (when, self._scheduler.next_number(), handle))
@@ -159,14 +175,11 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._next_turn = self._next_wake = NEVER
         self._plan()
 
-    def _turn_delay(self) -> float:
-        low, high = self.turn_s
-        return self._scheduler.now + low + self._chance() * (high - low)
-
-    def _turn_at(self, when: float) -> None:
-        if when < self._next_turn and not self._holds:
-            self._next_turn = when
-            self._scheduler.at(when, self._actor, self._turn, when)
+    def _plan_turn(self) -> None:
+        if not self._holds:
+            scheduler, (low, high) = self._scheduler, self.turn_s
+            self._next_turn = when = scheduler.now + low + self._chance() * (high - low)
+            scheduler.at(when, self._actor, self._turn, when)
 
     def _wake_at(self, when: float) -> None:
         if when < self._next_wake and not self._holds:
@@ -175,10 +188,10 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             self._scheduler.at(max(when, self._scheduler.now) + late, self._actor, self._wake, when)
 
     def _plan(self) -> None:
-        if self.is_dead:
+        if self.is_dead or self._next_turn != NEVER:
             return
         if self._ready:
-            self._turn_at(self._turn_delay())
+            self._plan_turn()
         elif self._timers:
             self._wake_at(self._clock.when(self._timers[0][0]))
 
@@ -192,13 +205,24 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             self._take_turn()
 
     def _take_turn(self) -> None:
-        self._next_turn = NEVER
-        self._take_due_timers()
+        """Take one turn, and those after it that come before anything else in the run."""
         scheduler = self._scheduler
         scheduler.running = self
         set_running_loop(self)
+        low, high = self.turn_s
         try:
-            self._run_ready()
+            while True:
+                self._next_turn = NEVER
+                if self._timers:
+                    self._take_due_timers()
+                self._run_ready()
+                if not self._ready or self.is_dead or self._holds:
+                    break
+                when = scheduler.now + low + self._chance() * (high - low)
+                if not scheduler.skip_to(when, self._actor):
+                    self._next_turn = when
+                    scheduler.at(when, self._actor, self._turn, when)
+                    break
         finally:
             set_running_loop(None)
             scheduler.running = None
@@ -213,25 +237,29 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             if handle._cancelled:
                 continue
             try:
-                handle.run()
+                handle._context.run(handle._callback, *handle._args)
             except KeyboardInterrupt:
                 raise
-            except SystemExit as error:
-                self.owner.loop_raised(self, error)
             except BaseException as error:  # noqa: BLE001
-                self.call_exception_handler(
-                    {"message": f"exception in callback {handle!r}", "exception": error}
-                )
+                self._raised(handle, error)
             if self.is_dead:
                 return
+
+    def _raised(self, handle: asyncio.Handle, error: BaseException) -> None:
+        if isinstance(error, SystemExit):
+            self.owner.loop_raised(self, error)
+        else:
+            self.call_exception_handler(
+                {"message": f"exception in callback {handle!r}", "exception": error}
+            )
 
     def _take_due_timers(self) -> None:
         timers = self._timers
         end = self._clock.monotonic() + TIMER_SLACK_S
-        while timers and (timers[0][0] <= end or timers[0][2].cancelled()):
+        while timers and (timers[0][0] <= end or timers[0][2]._cancelled):
             handle = heapq.heappop(timers)[2]
             handle._scheduled = False
-            if handle.cancelled():
+            if handle._cancelled:
                 self._timers_cancelled -= 1
             else:
                 self._ready.append(handle)
@@ -241,7 +269,8 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     def create_future(self) -> asyncio.Future[Any]:
         """Make a future that hashes by a counter."""
         future: SimulatedFuture[Any] = SimulatedFuture(loop=self)
-        future.number = self._scheduler.next_number()
+        scheduler = self._scheduler
+        scheduler.number = future.number = scheduler.number + 1
         return future
 
     def create_task(
@@ -254,6 +283,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         if options.get("name") is None:
             options["name"] = f"Task-{number}"
         task = SimulatedTask(coro, loop=self, number=number, **options)
+        self.tasks.add(task)
         if self.is_dead:
             self.late_tasks.append(task)  # by a callback that goes on after its node crashed
         return task

@@ -132,7 +132,7 @@ class SimulatedNode:
         is_expected = self._bites() > self._bites_at_start or self.expects_failure(error)
         self.crash()
         if is_expected:
-            self.simulation.count("process failed as it should")
+            self.simulation.notice("process failed as it should")
         else:
             self.simulation.violate(f"{self.name} failed: {error!r}", error)
         self.on_exit(self)

@@ -13,10 +13,12 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from lunalog.errors import MasterUnavailableError, OutcomeUnknownError
 from lunalog.master.memory import MemoryStore
 from lunalog.master.store import Record
+from lunalog.testing.transitions import transition
 
 
 @dataclass(slots=True)
@@ -33,6 +35,15 @@ class StoreFaults:
     never: float = 0.0
     """Its caller hears nothing, and the transaction is gone."""
     late_calls: int = 8
+
+    @classmethod
+    def draw(cls, chance: random.Random) -> Self:
+        """Draw how a store misbehaves in a run: often not at all (M2, M5)."""
+        latency_s = chance.choice(((0.0, 0.0), (0.0, 0.002), (0.001, 0.1)))
+        unavailable, lost_reply, late, never = (
+            chance.choice((0.0, 0.0, 0.0, 0.01, 0.1)) for _ in range(4)
+        )
+        return cls(latency_s, unavailable, lost_reply, late, never)
 
 
 @dataclass(slots=True)
@@ -51,6 +62,8 @@ class SimulatedStore(MemoryStore):
         transactions: How many were asked for, so far.
         injected: How often each fault struck.
         on_commit: Called with (puts, deletes) after each transaction that was applied.
+        doomed: Reply that the next transactions lose: "lost_reply", "late" or "never" each.
+        seen: How often each transition was applied, by name (see `transitions`).
     """
 
     def __init__(self, chance: random.Random | None = None) -> None:
@@ -60,13 +73,18 @@ class SimulatedStore(MemoryStore):
         self.transactions = 0
         self.injected: Counter[str] = Counter()
         self.on_commit: Callable[[Mapping[str, bytes], Sequence[str]], None] | None = None
+        self.doomed: list[str] = []
+        self.seen: Counter[str] = Counter()
         self._late: list[_Late] = []
-        self._crash: tuple[int, str, Callable[[], None]] | None = None
+        self._crash: tuple[int | str, str, Callable[[], None]] | None = None
 
-    def crash_at(self, transaction: int, when: str, crash: Callable[[], None]) -> None:
-        """Call `crash` before or after (`when`) the n-th transaction, counted from 1 overall.
+    def crash_at(self, transaction: int | str, when: str, crash: Callable[[], None]) -> None:
+        """Call `crash` before or after (`when`) a transaction, whose caller is never answered.
 
-        Its caller is never answered.
+        Args:
+            transaction: The n-th, counted from 1 overall; or the next of this name (`transitions`).
+            when: "before" or "after".
+            crash: Ends the master that asked; it takes the place of a crash that was planned before.
         """
         if when not in ("before", "after"):
             raise ValueError(f"when must be before or after, not {when!r}")
@@ -75,6 +93,7 @@ class SimulatedStore(MemoryStore):
     def heal(self) -> None:
         """End all faults; what is late is gone."""
         self.faults = StoreFaults()
+        self.doomed.clear()
         self._late.clear()
         self._crash = None
 
@@ -98,17 +117,19 @@ class SimulatedStore(MemoryStore):
         self.transactions += 1
         number = self.transactions
         await self._travel()
-        await self._die(number, "before")
+        name = transition(self._value, puts, deletes)
+        await self._die((number, name), "before")
         faults = self.faults
-        if self._strikes("never", faults.never):
+        doom = self.doomed.pop() if self.doomed else ""
+        if self._strikes("never", faults.never, doom):
             raise OutcomeUnknownError("no answer from the metadata store")
-        if self._strikes("late", faults.late):
+        if self._strikes("late", faults.late, doom):
             calls = self.chance.randint(1, faults.late_calls)
             self._late.append(_Late(dict(compares), dict(puts), tuple(deletes), calls))
             raise OutcomeUnknownError("no answer from the metadata store")
         version = self.apply(compares, puts, deletes)
-        await self._die(number, "after")
-        if self._strikes("lost_reply", faults.lost_reply):
+        await self._die((number, name), "after")
+        if self._strikes("lost_reply", faults.lost_reply, doom):
             raise OutcomeUnknownError("no answer from the metadata store")
         return version
 
@@ -116,10 +137,17 @@ class SimulatedStore(MemoryStore):
         self, compares: Mapping[str, int], puts: Mapping[str, bytes], deletes: Sequence[str]
     ) -> int | None:
         """Compare and write, and tell who listens."""
+        name = transition(self._value, puts, deletes)
         version = super().apply(compares, puts, deletes)
-        if version is not None and self.on_commit is not None:
-            self.on_commit(puts, deletes)
+        if version is not None:
+            self.seen[name] += 1
+            if self.on_commit is not None:
+                self.on_commit(puts, deletes)
         return version
+
+    def _value(self, key: str) -> bytes | None:
+        found = self._records.get(key)
+        return found.value if found is not None else None
 
     async def _travel(self) -> None:
         shortest, longest = self.faults.latency_s
@@ -138,14 +166,14 @@ class SimulatedStore(MemoryStore):
             else:
                 self.apply(late.compares, late.puts, late.deletes)
 
-    def _strikes(self, name: str, rate: float) -> bool:
-        if rate <= 0.0 or self.chance.random() >= rate:
+    def _strikes(self, name: str, rate: float, doom: str = "") -> bool:
+        if doom != name and (rate <= 0.0 or self.chance.random() >= rate):
             return False
         self.injected[name] += 1
         return True
 
-    async def _die(self, number: int, when: str) -> None:
-        if self._crash is None or self._crash[:2] != (number, when):
+    async def _die(self, which: tuple[int, str], when: str) -> None:
+        if self._crash is None or self._crash[0] not in which or self._crash[1] != when:
             return
         crash, self._crash = self._crash[2], None
         crash()

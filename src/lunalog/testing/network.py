@@ -140,6 +140,23 @@ class SimulatedNetwork:
                 broken += 1
         return broken
 
+    def strand(self, one: str, other: str, seconds: float) -> int:
+        """Let one host give up its connections to another, which hears of it only in a while.
+
+        What was on its way arrives then, with a reset behind it.
+
+        Returns:
+            How many were given up.
+        """
+        stranded = 0
+        for transport in list(self.host(one).transports):
+            if transport.peer_host == other:
+                transport.outgoing.postpone(seconds)
+                transport.outgoing.end(End.RESET)
+                transport.broke(ConnectionResetError(errno.ECONNRESET, "connection reset"))
+                stranded += 1
+        return stranded
+
     # ------------------------------------------------------------ for nodes
 
     def process_died(self, name: str, loops: Iterable[SimulatedLoop], *, power: bool) -> None:

@@ -108,6 +108,12 @@ class Pipe:
         self._flight.clear()
         self._has_ended = True
 
+    def postpone(self, seconds: float) -> None:
+        """Let all that is on its way, and what is sent after it, come later."""
+        self._flight = deque((arrival + seconds, what) for arrival, what in self._flight)
+        self._last_arrival = max(self._last_arrival, self.scheduler.now) + seconds
+        self._plan()
+
     def _put(self, arrival: float, what: list[bytes] | End) -> None:
         self._last_arrival = arrival = max(arrival, self._last_arrival)
         self._flight.append((arrival, what))
@@ -123,6 +129,9 @@ class Pipe:
     def _deliver(self, _: object) -> None:
         self._is_planned = False
         if not self._flight:
+            return
+        if self._flight[0][0] > self.scheduler.now:  # it was postponed
+            self._plan()
             return
         if not self.link.is_open:
             self._stall()

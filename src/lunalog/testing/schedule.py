@@ -9,24 +9,25 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lunalog.client.journal import SingleWriteJournal
 from lunalog.errors import UnknownDataError
 from lunalog.server import JournalServer
 from lunalog.testing.checkers import CHECKERS, FOCUSED
 from lunalog.testing.churning import Churn
-from lunalog.testing.cluster import Shape, SimulatedCluster
+from lunalog.testing.cluster import SimulatedCluster
 from lunalog.testing.history import Campaign, Delivery, HeldFrame, History, ReplicaEnd
 from lunalog.testing.link import NetworkSettings
 from lunalog.testing.model.trace import trace_check
 from lunalog.testing.nemesis import Nemesis, Targets
+from lunalog.testing.plan import Plan
 from lunalog.testing.recording import is_sound
 from lunalog.testing.simulation import Simulation, ViolationError
-from lunalog.testing.workload import Mix, Workload
+from lunalog.testing.tempo import USUAL_LEASE_MS
+from lunalog.testing.workload import Workload
 from lunalog.types import Member
 
-STORM_S = 20.0
 CONVERGE_S = 60.0
 LAST_APPENDS = 5
 CHURNING = "client-1"
@@ -42,6 +43,7 @@ class ScheduleResult:
     steps: int = 0
     trace: int = 0
     faults: dict[str, int] = field(default_factory=dict)
+    noticed: dict[str, int] = field(default_factory=dict)
     checked: dict[str, int] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
     story: list[str] = field(default_factory=list)
@@ -50,13 +52,14 @@ class ScheduleResult:
 class Schedule:
     """One run in the making."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
         self.stage = "begin"
-        self.simulation = simulation = Simulation(seed)
-        chance = simulation.stream("options")
-        self.shape = Shape.draw(chance)
-        self.mix = Mix.draw(chance)
-        self.cluster = SimulatedCluster(simulation, self.shape)
+        self.simulation = simulation = Simulation(plan.seed, settings=replace(plan.network))
+        self.shape = plan.shape
+        self.mix = plan.mix
+        self.cluster = SimulatedCluster(simulation, self.shape, plan.tempo)
+        self.cluster.store.faults = replace(plan.store)
         self.recorder = self.cluster.recorder
         self.workload = Workload(
             {name: self.recorder.of(stream) for name, stream in self.cluster.streams.items()},
@@ -72,7 +75,7 @@ class Schedule:
             (first.replicas, first.ack_quorum),
             self.mix.churn_gap_s,
         )
-        self.nemesis = Nemesis.draw(
+        self.nemesis = Nemesis(
             Targets(
                 simulation,
                 self.cluster.server_nodes,
@@ -83,8 +86,12 @@ class Schedule:
                 damaged=self.cluster.harmed,
                 position=self.cluster.position,
                 reported=lambda node: self.recorder.reported.get(node.name, 0),
+                pace=plan.tempo.pace,
+                allows_walls=True,
+                leader=self.cluster.leader,
             )
         )
+        self.cluster.when_granted = self.nemesis.granted
 
     async def client(self, journal: SingleWriteJournal, name: str) -> None:
         """Everything that one client process does."""
@@ -95,12 +102,15 @@ class Schedule:
 
     async def storm(self) -> None:
         """Let everybody loose, break things."""
-        await self.nemesis.run(STORM_S)
+        await self.nemesis.play(self.plan.faults, self.plan.storm_s)
 
     async def converge(self) -> None:
         """With all healed: append, read everything, and look at every replica."""
         self.nemesis.heal()
         healed = self.simulation.now
+        for work in self.workload.streams:
+            work.is_calm = True
+        self.workload.is_calm = True
         journal = await self.cluster.journal("finisher")
         async with asyncio.timeout(CONVERGE_S):
             self.stage = "append"
@@ -131,7 +141,8 @@ class Schedule:
             least = 1 if work.is_idle else LAST_APPENDS
             while len(late := _acked_after(work.history, healed)) < least:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
-            campaign = Campaign(healed, min(late), config.lease_ms / 1000, round_trip_s(settings))
+            lease_s = max(config.lease_ms, USUAL_LEASE_MS) / 1000  # other timeouts do not shrink
+            campaign = Campaign(healed, min(late), lease_s, round_trip_s(settings))
             work.history.campaigns.append(campaign)
 
     def _note_end(self) -> None:
@@ -217,15 +228,16 @@ def _trace(error: BaseException | None) -> list[str]:
     return ["".join(traceback.format_exception(error)[-6:])] if error is not None else []
 
 
-def run_schedule(seed: int) -> ScheduleResult:
-    """Run one seed from nothing to its findings."""
-    schedule = Schedule(seed)
-    result = ScheduleResult(seed)
+def run_schedule(what: int | Plan) -> ScheduleResult:
+    """Run one seed, or one plan, from nothing to its findings."""
+    plan = what if isinstance(what, Plan) else Plan.draw(what)
+    schedule = Schedule(plan)
+    result = ScheduleResult(plan.seed)
     simulation = schedule.simulation
     with simulation:
         try:
             schedule.cluster.start(schedule.client)
-            simulation.run(schedule.storm(), timeout_s=STORM_S + CONVERGE_S)
+            simulation.run(schedule.storm(), timeout_s=plan.storm_s + CONVERGE_S)
             simulation.run(schedule.converge(), timeout_s=2 * CONVERGE_S)
         except ViolationError as error:
             result.violations += simulation.violations or [str(error)]
@@ -250,7 +262,9 @@ def run_schedule(seed: int) -> ScheduleResult:
     appends = repr([history.appends for history in histories])
     outcome = hashlib.blake2b(appends.encode(), digest_size=4).digest()
     result.trace = simulation.trace_hash ^ int.from_bytes(outcome)
-    result.story = [f"{schedule.shape}", f"{schedule.mix}", *schedule.nemesis.story]
+    result.noticed = dict(simulation.noticed)
+    options = (plan.shape, plan.mix, plan.tempo, plan.network, plan.store)
+    result.story = [*map(str, options), f"storm of {plan.storm_s} s", *schedule.nemesis.story]
     return result
 
 

@@ -40,6 +40,8 @@ class Scheduler:
         now: Seconds since the run began.
         steps: Heap entries and loop callbacks run so far.
         running: The loop whose callback runs now; None in the harness, the network and the disks.
+        number: The last one that `next_number` gave.
+        is_stopped: Set to have `run` return at once, and ever after.
     """
 
     def __init__(self, seed: int, *, step_budget: int) -> None:
@@ -49,8 +51,11 @@ class Scheduler:
         self.step_budget = step_budget
         self.running: object | None = None
         self._heap: list[tuple[float, int, int, Action, Any]] = []
-        self._number = 0
+        self.number = 0
+        self.is_stopped = False
         self._trace = 0
+        self._limit = float("inf")
+        self._is_done: Callable[[], bool] = bool
         self._streams: dict[str, random.Random] = {}
 
     def stream(self, name: str) -> random.Random:
@@ -65,17 +70,18 @@ class Scheduler:
 
     def next_number(self) -> int:
         """Return a number that nothing else in this run has; it only grows."""
-        self._number += 1
-        return self._number
+        self.number += 1
+        return self.number
 
     def at(self, when: float, actor: int, action: Action, argument: Any = None) -> None:
         """Call `action(argument)` at time `when`; what lies in the past happens now."""
-        self._number = number = self._number + 1
+        self.number = number = self.number + 1
         heapq.heappush(self._heap, (when, number, actor, action, argument))
 
     def after(self, delay: float, actor: int, action: Action, argument: Any = None) -> None:
         """Call `action(argument)` in `delay` seconds."""
-        self.at(self.now + delay, actor, action, argument)
+        self.number = number = self.number + 1
+        heapq.heappush(self._heap, (self.now + delay, number, actor, action, argument))
 
     def clear(self) -> None:
         """Forget all that would still happen."""
@@ -104,8 +110,9 @@ class Scheduler:
             BudgetExceededError: The step budget of the whole run is used up.
             DeadlockError: The heap is empty and `limit` infinite.
         """
-        heap, pop = self._heap, heapq.heappop
-        while not is_done():
+        heap, pop, pack, crc32 = self._heap, heapq.heappop, _TRACE, zlib.crc32
+        self._limit, self._is_done = limit, is_done
+        while not self.is_stopped and not is_done():
             if not heap or heap[0][0] > limit:
                 if limit == float("inf"):
                     raise DeadlockError(f"nothing left to happen at {self.now:.6f} s")
@@ -114,7 +121,7 @@ class Scheduler:
             when, number, actor, action, argument = pop(heap)
             if when > self.now:
                 self.now = when
-            self._trace = zlib.crc32(_TRACE(when, number, actor), self._trace)
+            self._trace = crc32(pack(when, number, actor), self._trace)
             action(argument)
             self.steps += 1
             if self.steps > self.step_budget:
@@ -122,4 +129,20 @@ class Scheduler:
                     f"{self.steps} steps in {self.now:.6f} virtual seconds: a livelock, or a "
                     f"budget ({self.step_budget}) too small"
                 )
+        return True
+
+    def skip_to(self, when: float, actor: int) -> bool:
+        """Move the clock to `when` if nothing else happens by then; for what `actor` does next.
+
+        It is what `at` does, without the way through the heap.
+        """
+        heap = self._heap
+        if (heap and heap[0][0] <= when) or when > self._limit or self.steps >= self.step_budget:
+            return False
+        if self.is_stopped or self._is_done():
+            return False
+        self.now = when
+        self.number += 1
+        self.steps += 1
+        self._trace = zlib.crc32(_TRACE(when, self.number, actor), self._trace)
         return True

@@ -1,6 +1,9 @@
 """Run simulated schedules by seed: `python -m lunalog.testing.sim --seeds 1000 --from 0`.
 
-`--seed 7` replays one and shows what it did.  The exit status is 1 when an invariant was broken, a
+`--seed 7` replays one and shows what it did; `--shrink` then looks for fewer faults that break the same,
+and `--only 3,7 --storm 1.5 --calm` runs what it found: some of the seed's faults, a shorter storm, a
+good network and store.  `--save FILE` keeps the plan as data, which `--plan FILE` runs whatever a seed
+has come to mean since.  The exit status is 1 when an invariant was broken, a
 schedule did not converge, or the workload was blind (a checker had nothing to look at in all runs).
 """
 
@@ -14,8 +17,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
+from lunalog.testing.plan import Plan
 from lunalog.testing.schedule import ScheduleResult, run_schedule
+from lunalog.testing.shrink import replay_arguments, shrink, violation_class
 
 SCHEDULES_PER_PROCESS = 50
 """What dead processes of a run leave behind is only given back with the process that ran it."""
@@ -41,6 +48,7 @@ class Totals:
     def __init__(self) -> None:
         self.schedules = self.acks = self.elections = self.steps = 0
         self.faults: Counter[str] = Counter()
+        self.noticed: Counter[str] = Counter()
         self.checked: Counter[str] = Counter()
         self.failed: list[ScheduleResult] = []
 
@@ -51,6 +59,7 @@ class Totals:
         self.elections += result.elections
         self.steps += result.steps
         self.faults.update(result.faults)
+        self.noticed.update(result.noticed)
         self.checked.update(result.checked)
         if result.violations:
             self.failed.append(result)
@@ -74,6 +83,7 @@ class Totals:
             f"{self.acks} acks, {self.steps} steps, {self.schedules / took_s:.1f} schedules/s"
         )
         print("faults:   " + ", ".join(f"{k} {n}" for k, n in sorted(self.faults.items())))
+        print("noticed:  " + ", ".join(f"{k} {n}" for k, n in sorted(self.noticed.items())))
         print("checked:  " + ", ".join(f"{k} {n}" for k, n in self.checked.items()))
 
 
@@ -82,7 +92,7 @@ def show_failure(result: ScheduleResult, limit: int = 1000) -> None:
     print(f"seed {result.seed}: {len(result.violations)} violations")
     for violation in result.violations[:5]:
         print(f"  {violation[:limit]}")
-    print(f"  replay: make sim SEED={result.seed}", flush=True)
+    print(f"  replay: make sim SEED={result.seed}, smaller: add SHRINK=1", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -92,9 +102,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--from", dest="first", type=int, default=0, help="first seed")
     parser.add_argument("--seed", type=int, help="replay this one and show its story")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    one = parser.add_argument_group("one schedule")
+    one.add_argument("--plan", type=Path, help="run what --save has kept")
+    one.add_argument("--only", type=_numbers, help="faults to keep, by number, or none")
+    one.add_argument("--storm", type=float, help="seconds of faults")
+    one.add_argument("--calm", action="store_true", help="a good network and metadata store")
+    one.add_argument("--shrink", action="store_true", help="look for a smaller one that fails")
+    one.add_argument("--save", type=Path, help="keep the plan, the smaller one if it was shrunk")
     wanted = parser.parse_args(arguments)
-    if wanted.seed is not None:
-        return replay(wanted.seed)
+    if wanted.seed is not None or wanted.plan is not None:
+        return replay(_plan(wanted), shrinks=wanted.shrink, save=wanted.save)
     seeds = range(wanted.first, wanted.first + wanted.seeds)
     if not seeds:
         parser.error("--seeds must be at least 1")
@@ -117,9 +134,32 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def replay(seed: int) -> int:
-    """Run one seed and print its options, story and findings."""
-    result = run_schedule(seed)
+def _numbers(text: str) -> list[int]:
+    return [] if text == "none" else [int(number) for number in text.split(",")]
+
+
+def _plan(wanted: argparse.Namespace) -> Plan:
+    plan = Plan.draw(wanted.seed) if wanted.plan is None else Plan.decode(wanted.plan.read_bytes())
+    if wanted.only is not None:
+        plan = plan.only(wanted.only)
+    if wanted.storm is not None:
+        plan = replace(plan, storm_s=wanted.storm)
+    return plan.calm() if wanted.calm else plan
+
+
+def replay(plan: Plan, *, shrinks: bool = False, save: Path | None = None) -> int:
+    """Run one plan and print its options, story and findings; make it smaller first if asked."""
+    result = run_schedule(plan)
+    if shrinks and result.violations:
+        before = len(plan.faults)
+        smaller = shrink(plan, result)
+        plan, result = smaller.plan, smaller.result
+        print(
+            f"shrunk from {before} faults to {len(plan.faults)} in {smaller.trials} runs: "
+            f"{violation_class(result)}"
+        )
+    if save is not None:
+        save.write_bytes(plan.encode())
     for line in result.story:
         print(line)
     print(f"trace {result.trace:08x}, {result.steps} steps")
@@ -127,6 +167,7 @@ def replay(seed: int) -> int:
         print(f"{name}: {count} checked")
     if result.violations:
         show_failure(result, limit=100_000)
+        print(f"  this one: python -m lunalog.testing.sim {replay_arguments(plan)}")
         return 1
     print(f"{result.acks} acks, {result.elections} elections, {sum(result.faults.values())} faults")
     print("no violation")

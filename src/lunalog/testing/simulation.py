@@ -56,7 +56,8 @@ class Simulation:
 
     Attributes:
         violations: What went wrong so far; `run` raises at the first unless `keeps_going`.
-        counters: How often what was injected or noticed; add with `count`.
+        counters: How often which fault was injected; add with `count`.
+        noticed: How often what else was seen that is worth knowing; add with `notice`.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Simulation:
         self.keeps_going = keeps_going
         self.violations: list[str] = []
         self.counters: Counter[str] = Counter()
+        self.noticed: Counter[str] = Counter()
         self._nodes: dict[str, SimulatedNode] = {}
         self._graveyard = Graveyard()
         self._first_error: BaseException | None = None
@@ -166,12 +168,9 @@ class Simulation:
     def _run(self, limit: float, is_done: Callable[[], bool]) -> bool:
         if not self._is_open:
             raise SimulationError("use the simulation as a context manager")
-        if self.keeps_going:
-            return self.scheduler.run(limit, is_done)
-        found = self.violations
-        done = self.scheduler.run(limit, lambda: bool(found) or is_done())
-        if found:
-            raise ViolationError("; ".join(found)) from self._first_error
+        done = self.scheduler.run(limit, is_done)
+        if self.scheduler.is_stopped:
+            raise ViolationError("; ".join(self.violations)) from self._first_error
         return done
 
     # ------------------------------------------------------------ findings
@@ -181,11 +180,17 @@ class Simulation:
         self.violations.append(f"seed {self.seed} at {self.now:.6f} s: {what}")
         if self._first_error is None:
             self._first_error = error
+        self.scheduler.is_stopped = not self.keeps_going
 
     def count(self, what: str) -> None:
-        """Count one fault injected or one thing noticed; it goes into the trace."""
+        """Count one fault injected; it goes into the trace."""
         self.counters[what] += 1
         self.scheduler.note(self.counters[what])
+
+    def notice(self, what: str) -> None:
+        """Count something worth knowing that is no fault by itself; it goes into the trace."""
+        self.noticed[what] += 1
+        self.scheduler.note(self.noticed[what])
 
     def bury(self, loops: Iterable[SimulatedLoop]) -> None:
         """Keep what a process leaves behind until the run ends."""

@@ -46,8 +46,37 @@ class SimulatedFuture(asyncio.Future[T]):
         return self.number
 
 
-class SimulatedHandle(asyncio.TimerHandle):
-    """A callback that waits for its turn, or for its time."""
+class SimulatedHandle(asyncio.Handle):
+    """A callback that waits for its turn.
+
+    The base class asks the loop about debug mode for each handle; there is none here, and what only
+    that mode needs is not set.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: contextvars.Context | None,
+    ) -> None:
+        self._context = contextvars.copy_context() if context is None else context
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._callback!r}>"
+
+    def cancel(self) -> None:
+        """Do not run the callback."""
+        self._cancelled = True
+        self._callback = self._args = None  # type: ignore[assignment]
+
+
+class SimulatedTimer(asyncio.TimerHandle):
+    """A callback that waits for its time."""
 
     __slots__ = ()
 
@@ -57,18 +86,18 @@ class SimulatedHandle(asyncio.TimerHandle):
         args: tuple[Any, ...],
         loop: SimulatedLoop,
         context: contextvars.Context | None,
-        when: float = 0.0,
+        when: float,
     ) -> None:
-        # The base class asks the loop about debug mode for each handle; there is none here.
         self._context = contextvars.copy_context() if context is None else context
         self._loop: SimulatedLoop = loop
         self._callback = callback
         self._args = args
         self._cancelled = False
-        self._repr = None
-        self._source_traceback = None
         self._when = when
         self._scheduled = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._callback!r} at {self._when:.6f}>"
 
     def cancel(self) -> None:
         """Do not run the callback."""
@@ -77,10 +106,6 @@ class SimulatedHandle(asyncio.TimerHandle):
             self._callback = self._args = None  # type: ignore[assignment]
             if self._scheduled:
                 self._loop.timer_was_cancelled()
-
-    def run(self) -> None:
-        """Call the callback in its context."""
-        self._context.run(self._callback, *self._args)
 
 
 def settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

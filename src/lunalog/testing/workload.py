@@ -22,6 +22,7 @@ from lunalog.testing.watching import Watcher
 OPERATION_S = 10.0
 """The default timeout of control operations."""
 IDLE_PAUSE_S = 1.0
+CALM_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,8 @@ class StreamWork:
         self._chance = chance
         self._now = now
         self._pause_s = pause_s
+        self.is_calm = False
+        """Set when the storm is over: what then remains to be seen needs no hurry."""
         self._is_over = False
         self._appending: set[str] = set()
         self._resting: set[str] = set()
@@ -186,6 +189,8 @@ class StreamWork:
 
     async def _pause(self, *, is_leading: bool = False) -> None:
         pause_s = IDLE_PAUSE_S if self.is_idle and is_leading else self._pause_s
+        if self.is_calm:
+            pause_s = max(pause_s, CALM_PAUSE_S)
         await asyncio.sleep(self._chance.expovariate(1 / pause_s))
 
 
@@ -206,6 +211,7 @@ class Workload:
     ) -> None:
         self.mix = mix
         self._chance = chance
+        self.is_calm = False
         self._looks = 0
         pause_s = mix.pause_s * len(histories)
         self.streams = [
@@ -239,4 +245,5 @@ class Workload:
             await self._pause()
 
     async def _pause(self) -> None:
-        await asyncio.sleep(self._chance.expovariate(1 / self.mix.pause_s))
+        pause_s = max(self.mix.pause_s, CALM_PAUSE_S) if self.is_calm else self.mix.pause_s
+        await asyncio.sleep(self._chance.expovariate(1 / pause_s))

@@ -129,7 +129,7 @@ def test_a_node_that_crashes_itself_does_nothing_more(waits: bool) -> None:
         simulation.run_for(1)
         assert (heard, node.is_running, node.has_finished) == ([], False, False)
         assert isinstance(node.failure, OSError)
-        assert simulation.counters == {"process failed as it should": 1}
+        assert simulation.noticed == {"process failed as it should": 1}
 
 
 @pytest.mark.parametrize("how", ["task", "callback", "main", "system exit"])

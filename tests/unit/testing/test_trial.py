@@ -82,7 +82,7 @@ def test_a_crashed_process_starts_again_with_nothing_but_its_name() -> None:
         incarnations.add(journal.incarnation)
         await never(journal)
 
-    with Trial(2, nodes=1, servers=3, faults=["kill"], gap=0.2) as trial:
+    with Trial(1, nodes=1, servers=3, faults=["kill"], gap=0.2) as trial:
         trial.start(program)
         trial.storm(5.0)
         trial.converge(lambda: trial.nodes[0].is_running)
