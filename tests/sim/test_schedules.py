@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from lunalog.testing import sim
+from lunalog.testing.plan import Plan
 from lunalog.testing.schedule import ScheduleResult, run_schedule
+from lunalog.testing.shrink import shrink, violation_class
 
 TRACE = """
 import sys
@@ -20,20 +23,8 @@ result = run_schedule(int(sys.argv[1]))
 print(result.trace, result.steps, result.acks)
 """
 
-REGRESSIONS = {
-    13: "a takeover compared the chain of a member that had never seen the segment",
-    15: "a start took its own tail for damage",
-    17: "a failed read made a range unknown for good",
-    5568956100: "two failed reads in a row made a range unknown for good",
-    46: "a late refused check was held against the segment that came after",
-    7025: "a dead client's late beat ended its successor",
-    7044: "a dead server's late registration made its successor a stranger",
-    7271: "an older checkpoint did not trust two takeovers in a row",
-    12036: "a segment that was carried over whole was taken for lost metadata",
-    30989: "a head that was read before a certificate was given was held against it",
-    50829: "an old disk image was put back before anything behind it had been reported",
-    77: "a checkpoint forgot frames whose OPEN record was damaged",
-}
+CASES = sorted((Path(__file__).parent / "cases").glob("*.json"))
+"""Plans that once failed, or reach what did: data, so that they survive changes of what a seed draws."""
 
 
 @pytest.fixture(autouse=True)
@@ -62,16 +53,18 @@ def test_a_seed_replays_exactly_whatever_the_hash_seed() -> None:
     assert told(run_schedule(seed + 1)) != runs[0]
 
 
-@pytest.mark.parametrize("seed", sorted(REGRESSIONS))
-def test_a_seed_that_once_failed_stays_whole(seed: int) -> None:
-    result = run_schedule(seed)
-    assert not result.violations, REGRESSIONS[seed]
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
+def test_a_plan_that_was_kept_stays_whole(case: Path) -> None:
+    plan = Plan.decode(case.read_bytes())
+    result = run_schedule(plan)
+    assert not result.violations
     assert result.acks > 0
     assert result.checked["model"] > 0
+    assert {fault.kind for fault in plan.faults} & set(result.faults)
 
 
-def test_a_broken_rule_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The canary: servers that forget their promises at every start lose what was acknowledged."""
+def forget_promises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plant a bug: servers forget their promises at every start."""
     from lunalog.server import facts
     from lunalog.storage.records import PromiseRecord
 
@@ -82,7 +75,19 @@ def test_a_broken_rule_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
             replay(replica, record, damage)  # type: ignore[arg-type]
 
     monkeypatch.setattr(facts, "replay", forgetful)
-    assert any(run_schedule(seed).violations for seed in range(40))
+
+
+def test_a_broken_rule_is_found_and_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The canary: servers that forget their promises lose what was acknowledged."""
+    forget_promises(monkeypatch)
+    failing = next(r for seed in range(200) if (r := run_schedule(seed)).violations)
+    plan = Plan.draw(failing.seed)
+    found = shrink(plan, failing, trials_most=60)
+    assert 0 < len(found.plan.faults) < len(plan.faults)
+    assert found.plan.storm_s <= plan.storm_s
+    assert violation_class(found.result) == violation_class(failing)
+    again = run_schedule(Plan.decode(found.plan.encode()))
+    assert (again.trace, again.violations) == (found.result.trace, found.result.violations)
 
 
 def test_the_runner_sums_up_and_fails_for_a_violation(
@@ -98,6 +103,7 @@ def test_the_runner_sums_up_and_fails_for_a_violation(
     assert sim.main(["--seeds", "5", "--jobs", "1"]) == 1
     told = capsys.readouterr().out
     assert "make sim SEED=3" in told
+    assert "SHRINK=1" in told
     assert "FAILED: seeds 3" in told
 
 

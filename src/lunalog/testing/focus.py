@@ -88,6 +88,28 @@ def pause_leader(strike: Strike) -> str | None:
     return node.name
 
 
+def restart_fenced(strike: Strike) -> str | None:
+    """P1, P3, K1: a leader stands still, the servers its successor fenced restart, it goes on."""
+    node, nemesis = strike.leader(), strike.nemesis
+    if node is None or nemesis.when_granted:
+        return None
+    node.pause()
+    power = strike.chance.random() < 0.5
+
+    def granted(head: StreamHead) -> None:
+        nemesis.when_granted.pop(strike.number, None)
+        delay = 10 ** strike.chance.uniform(-2, -0.3) * strike.pace
+        for server in strike.targets.servers:
+            if strike.chance.random() < 0.8:
+                crash = partial(strike.crash, server, power=power, back_s=0.02)
+                strike.later(delay * strike.chance.uniform(0.5, 1.0), crash)
+        strike.later(delay, node.resume)
+
+    nemesis.when_granted[strike.number] = granted
+    strike.later(10 * strike.lease_s, node.resume)
+    return node.name
+
+
 def estrange_leader(strike: Strike) -> str | None:
     """K1, N1: a leader and the master lose each other, and both hear all others."""
     node = strike.leader()
@@ -160,6 +182,7 @@ KINDS: dict[str, Kind] = {
         hunt,
         restart_leader,
         pause_leader,
+        restart_fenced,
         estrange_leader,
         starve_leader,
         kill_then_power,
