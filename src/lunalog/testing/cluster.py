@@ -108,6 +108,10 @@ class SimulatedCluster:
         self.simulation = simulation
         self.shape = shape
         self.recorder = Recorder(lambda: simulation.now)
+        self.heads: dict[str, StreamHead] = {}
+        """The newest head of each stream, by its key."""
+        self.when_granted: Callable[[StreamHead], None] = lambda head: None
+        """Called when the master has granted an epoch."""
         self.store = SimulatedStore(simulation.stream("metadata"))
         self.store.on_commit = self._committed
         self.streams = {stream.name: self._made_before(stream) for stream in shape.streams}
@@ -116,10 +120,6 @@ class SimulatedCluster:
         self.journals: dict[str, SingleWriteJournal] = {}
         self.damaged: set[str] = set()
         self.ever_damaged: set[str] = set()
-        self.heads: dict[str, StreamHead] = {}
-        """The newest head of each stream, by its key."""
-        self.when_granted: Callable[[StreamHead], None] = lambda head: None
-        """Called when the master has granted an epoch."""
         self.server_config = tempo.server
         self.client_config = tempo.client
         self.master_config = tempo.master(MASTER, MASTER_PORT)

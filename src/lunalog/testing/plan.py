@@ -21,7 +21,7 @@ from lunalog.testing.nemesis import Fault, all_kinds, draw_faults, draw_kinds
 from lunalog.testing.tempo import Tempo
 from lunalog.testing.workload import Mix
 
-SHORT_S, MIDDLE_S, LONG_S = (0.8, 2.4), (2.4, 8.0), (12.0, 20.0)
+SHORT_S, MIDDLE_S, LONG_S = (0.6, 1.8), (1.8, 6.0), (10.0, 16.0)
 """How long storms last; most are short, since most bugs need few steps, and few need many."""
 LENGTHS = (SHORT_S,) * 24 + (MIDDLE_S,) * 5 + (LONG_S,)
 USUAL_PAUSE_S = 0.02
