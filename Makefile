@@ -13,10 +13,12 @@ SECONDS ?= 60
 TARGET ?=
 MINUTES ?= 10
 FAULTS ?=
+STATES ?= 20000
+STORY ?=
 PIP := $(RUN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage check lint sim fuzz chaos model bench clean
+.PHONY: help demo test coverage check lint sim fuzz chaos model crashes bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -70,6 +72,9 @@ chaos: $(VENV)/run.stamp ## real processes under faults: MINUTES=10 SEED= FAULTS
 
 model: $(VENV)/run.stamp ## explore the protocol's models state by state, and what they miss: SCOPE=ci, nightly or mutants
 	@$(RUN)/python -m lunalog.testing.model --scope $(SCOPE)
+
+crashes: $(VENV)/test.stamp ## crash states of a server's disk: STATES=20000, or STORY="used: roll kill" alone
+	@$(RUN)/python -m tests.faults.crashes --states $(STATES) --seed $(FROM) $(if $(STORY),--story "$(STORY)")
 
 bench: $(VENV)/run.stamp ## every target of the README beside the yardstick (ROUNDS=5)
 	$(RUN)/python bench/run.py --rounds $(ROUNDS)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 from lunalog.testing.directory import Directory
 from lunalog.testing.diskfaults import Damage, DiskFaults
 from lunalog.testing.file import SimulatedFile
+from lunalog.testing.image import Inode
 from lunalog.testing.scheduler import Scheduler
 from lunalog.testing.tasks import settle
 
@@ -64,6 +65,7 @@ class SimulatedDisk:
         self.directory = Directory()
         self.generation = 0
         self._is_locked = False
+        self._replayed: dict[int, Inode] = {}
 
     # ------------------------------------------------------------ Disk
 
@@ -254,8 +256,9 @@ class SimulatedDisk:
             self.recorded.append(Operation(kind, name, inode, offset, data))
 
     def replay(self, operations: Sequence[Operation]) -> None:
-        """Do recorded operations, at once and without faults."""
-        inodes = {inode.number: inode for inode in self.directory.names.values()}
+        """Do recorded operations, at once and without faults; call it again to go on."""
+        inodes = self._replayed
+        inodes.update({inode.number: inode for inode in self.directory.names.values()})
         for kind, name, number, offset, data in operations:
             if kind == "create":
                 inodes[number] = self.directory.create(name)

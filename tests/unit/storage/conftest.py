@@ -13,6 +13,7 @@ from lunalog.config import ServerConfig
 from lunalog.core import chain as chains
 from lunalog.core.held import SegmentReplica
 from lunalog.core.replica import Replica
+from lunalog.errors import UnknownDataError
 from lunalog.server import facts
 from lunalog.storage.log import Log
 from lunalog.storage.records import (
@@ -263,39 +264,85 @@ class Owner:
     # ------------------------------------------------------------ what must hold
 
     async def check(self) -> None:
-        """I9: all that was told is there, nothing was invented, and every frame is its bytes."""
-        for stream, promise in self.memory.promises.items():
-            assert promise <= self.replica.streams[stream].promise <= self.memory.asked[stream]
-        for stream, before in self.memory.trims.items():
-            assert self.replica.streams[stream].trimmed_before >= before
-        for key, certificate in self.memory.certificates.items():
-            if key not in self.memory.going:
-                held = self.replica.find(*key)
-                assert held is not None
-                assert held.certificate == certificate
-        for key in self.memory.gone:
-            assert self.replica.find(*key) is None
-        for key, end in self.memory.ends.items():
-            if key not in self.memory.going:
-                await self._check_segment(key, end)
+        """All that was told in any life is there (I9)."""
+        await check_told(self.memory, self.replica, self.log)
 
-    async def _check_segment(self, key: Key, told: int) -> None:
-        held = self.replica.find(*key)
-        assert held is not None, f"{key} is forgotten"
-        if held.certificate is not None:
-            told = min(told, held.certificate.row.end)
-        assert told <= held.durable == held.end <= self.memory.put_ends[key]
-        trimmed = self.replica.streams[key[0]].trimmed_before
-        at = max(held.first, trimmed)
-        while at < held.end:
-            found = await self.log.read(*key, at, 1 << 20, held.end)
-            assert found, f"{key} has no frame at {at}"
-            for head, frame in found:
-                assert frame == self.memory.frames[key][head.first]
-                at = head.end
-        if held.end > max(held.first, trimmed):
-            chain = await self.log.chain_at(*key, held.end)
-            assert chain == held.chain
+
+async def check_told(memory: Memory, replica: Replica, log: Log) -> None:
+    """I9: all that was told is there, nothing was invented, and every frame is its bytes."""
+    for stream, promise in memory.promises.items():
+        assert promise <= replica.streams[stream].promise <= memory.asked[stream]
+    for stream, before in memory.trims.items():
+        assert replica.streams[stream].trimmed_before >= before
+    for key, certificate in memory.certificates.items():
+        if key not in memory.going:
+            held = replica.find(*key)
+            assert held is not None
+            assert held.certificate == certificate
+    for key in memory.gone:
+        assert replica.find(*key) is None
+    for key, end in memory.ends.items():
+        if key not in memory.going:
+            await _check_segment(memory, replica, log, key, end)
+
+
+async def _check_segment(memory: Memory, replica: Replica, log: Log, key: Key, told: int) -> None:
+    held = replica.find(*key)
+    assert held is not None, f"{key} is forgotten"
+    if held.certificate is not None:
+        told = min(told, held.certificate.row.end)
+    assert told <= held.durable == held.end <= memory.put_ends[key]
+    trimmed = replica.streams[key[0]].trimmed_before
+    at = max(held.first, trimmed)
+    while at < held.end:
+        found = await log.read(*key, at, 1 << 20, held.end)
+        assert found, f"{key} has no frame at {at}"
+        for head, frame in found:
+            assert frame == memory.frames[key][head.first]
+            at = head.end
+    if held.end > max(held.first, trimmed):
+        chain = await log.chain_at(*key, held.end)
+        assert chain == held.chain
+
+
+async def check_or_unknown(owner: Owner) -> None:
+    """As `Owner.check`, but for what the log says it may have lost."""
+    memory, replica = owner.memory, owner.replica
+    if not owner.log.may_have_lost:
+        for stream, promise in memory.promises.items():
+            assert replica.streams[stream].promise >= promise
+        for key, certificate in memory.certificates.items():
+            held = replica.find(*key)
+            assert held is not None
+            assert held.certificate == certificate
+    for key, end in memory.ends.items():
+        held = replica.find(*key)
+        if held is not None and held.certificate is not None:
+            end = min(end, held.certificate.row.end)
+        if held is None or held.durable < end:
+            assert owner.log.may_have_lost, f"{key} lost {end} in silence"
+    for key in memory.ends:
+        await read_all(owner, key)
+
+
+async def read_all(owner: Owner, key: Key) -> set[int]:
+    """Read every frame, each from its own beginning; those that are unknown."""
+    held = owner.replica.find(*key)
+    unknown = set()
+    cut = held.certificate.row.end if held is not None and held.certificate else None
+    for first, frame in sorted(owner.memory.frames[key].items()):
+        if cut is not None and first >= cut:
+            break
+        try:
+            found = await owner.log.read(*key, first, 1)
+        except UnknownDataError:
+            unknown.add(first)
+            continue
+        if not found:
+            assert held is None or owner.log.may_have_lost
+            continue
+        assert [data for _, data in found] == [frame]
+    return unknown
 
 
 def essence(replica: Replica) -> dict[Any, Any]:
@@ -328,8 +375,11 @@ class LogWorld:
     """One machine with one log, over many lives.
 
     Attributes:
+        kind: Who owns the log.
         owner: Of the last life.
     """
+
+    kind: type[Owner] = Owner
 
     def __init__(self, simulation: Simulation, config: ServerConfig = CONFIG) -> None:
         self.simulation = simulation
@@ -343,7 +393,7 @@ class LogWorld:
         """Start a life that opens the log, runs `story(owner)` and closes the log."""
 
         async def main(runtime: SimulatedRuntime) -> Any:
-            self.owner = Owner(runtime, self.disk, self.memory, self.config)
+            self.owner = self.kind(runtime, self.disk, self.memory, self.config)
             await self.owner.open()
             result = await story(self.owner)
             if close:

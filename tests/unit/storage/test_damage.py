@@ -19,15 +19,16 @@ from tests.unit.storage.conftest import (
     OTHER,
     SEGMENT,
     STREAM,
-    Key,
     LogWorld,
     Owner,
     build_frame,
+    check_or_unknown,
     essence,
     fill,
+    read_all,
 )
 
-from lunalog.errors import LunalogError, StorageError, UnknownDataError
+from lunalog.errors import LunalogError
 from lunalog.storage.format import BATCH_HEAD_BYTES, RECORD_HEAD_BYTES
 from lunalog.testing.simulation import Simulation
 from lunalog.types import NO_PROMISE, SegmentId
@@ -40,41 +41,6 @@ SMALL = replace(CONFIG, extent_bytes=4 << 10)
 def world() -> Iterator[LogWorld]:
     with Simulation(1) as simulation:
         yield LogWorld(simulation, SMALL)
-
-
-async def check_or_unknown(owner: Owner) -> None:
-    """As `Owner.check`, but for what the log says it may have lost."""
-    memory, replica = owner.memory, owner.replica
-    if not owner.log.may_have_lost:
-        for stream, promise in memory.promises.items():
-            assert replica.streams[stream].promise >= promise
-        for key, certificate in memory.certificates.items():
-            held = replica.find(*key)
-            assert held is not None
-            assert held.certificate == certificate
-    for key, end in memory.ends.items():
-        held = replica.find(*key)
-        if held is None or held.durable < end:
-            assert owner.log.may_have_lost, f"{key} lost {end} in silence"
-    for key in memory.ends:
-        await read_all(owner, key)
-
-
-async def read_all(owner: Owner, key: Key) -> set[int]:
-    """Read every frame, each from its own beginning; those that are unknown."""
-    held = owner.replica.find(*key)
-    unknown = set()
-    for first, frame in sorted(owner.memory.frames[key].items()):
-        try:
-            found = await owner.log.read(*key, first, 1)
-        except UnknownDataError:
-            unknown.add(first)
-            continue
-        if not found:
-            assert held is None or owner.log.may_have_lost
-            continue
-        assert [data for _, data in found] == [frame]
-    return unknown
 
 
 def store_of(world: LogWorld) -> Any:
@@ -99,43 +65,6 @@ def store_of(world: LogWorld) -> Any:
     world.live(story, close=False)
     world.node.crash(power=True)
     return world.disk.snapshot()
-
-
-def places(world: LogWorld, stride: int) -> list[tuple[str, int]]:
-    """Offsets of all files up to where they hold anything, every `stride`-th."""
-    found = []
-    for name, inode in sorted(world.disk.directory.names.items()):
-        size = len(inode.durable.read(0, inode.durable.size).rstrip(b"\0"))
-        found += [(name, offset) for offset in range(0, size, stride)]
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("phase", range(4))
-def test_no_flipped_bit_is_served_or_forgets_anything(world: LogWorld, phase: int) -> None:
-    image = store_of(world)
-    before = essence(world.owner.replica)
-    world.live(check_or_unknown)
-    assert essence(world.owner.replica) == before
-    seen: dict[str, int] = {"damage": 0, "same": 0, "lost": 0}
-    world.disk.restore(image)
-    found = places(world, 19)[phase::4]
-    for number, (name, offset) in enumerate(found):
-        world.disk.restore(image)
-        world.disk.flip(name, offset, 1 << (number + phase) % 8)
-        world.live(check_or_unknown)
-        if world.node.failure is not None:
-            assert isinstance(world.node.failure, StorageError)
-            continue
-        log = world.owner.log
-        same = essence(world.owner.replica) == before
-        assert same or log.damage, f"{name} at {offset}"
-        seen["damage"] += bool(log.damage)
-        seen["same"] += same
-        seen["lost"] += log.may_have_lost
-    assert seen["damage"] > len(found) // 3
-    assert seen["same"] > len(found) // 8
-    assert seen["lost"] > 0
 
 
 @pytest.mark.slow

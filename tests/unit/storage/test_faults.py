@@ -19,14 +19,6 @@ from lunalog.testing.simulation import Simulation
 
 STEPS = 60
 TINY = replace(CONFIG, extent_bytes=6 << 10)
-KIND_CALLS = {
-    "write": 60,
-    "sync": 60,
-    "allocate": 12,
-    "create": 12,
-    "sync_directory": 12,
-    "rename": 10,
-}
 
 
 def lives_on(world: LogWorld, seed: int) -> None:
@@ -36,29 +28,6 @@ def lives_on(world: LogWorld, seed: int) -> None:
     assert not world.owner.log.may_have_lost, world.owner.log.damage
     world.live(lambda owner: Workload(owner, seed + 1, 20).run())
     world.restart(power=True)
-
-
-def failing(seed: int, call: int, code: int, kind: str) -> BaseException | None:
-    """One life whose `call`-th call of `kind` fails; what the node died of."""
-    with Simulation(seed * 1000 + call) as simulation:
-        world = LogWorld(simulation, TINY)
-        world.disk.faults.fail_call(call, code, kind)
-        world.live(lambda owner: Workload(owner, seed, STEPS).run())
-        failure = world.node.failure
-        lives_on(world, call)
-    return failure
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", sorted(KIND_CALLS))
-@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
-def test_nothing_told_is_lost_when_any_call_fails(kind: str, code: int) -> None:
-    died = [failing(1, call, code, kind) for call in range(1, KIND_CALLS[kind] + 1)]
-    for failure in died:
-        assert failure is None or isinstance(failure, StorageError), repr(failure)
-    if code == errno.EIO:
-        assert sum(failure is not None for failure in died) > KIND_CALLS[kind] // 4
-        assert not any(isinstance(failure, DiskFullError) for failure in died)
 
 
 @pytest.mark.slow

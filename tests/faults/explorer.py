@@ -1,0 +1,319 @@
+"""Tries crash states: cut the power or kill at each call, start a real server on what is left, check.
+
+A start must find all that was told (I9), report no damage and ask for no new incarnation (R17), and a
+second one must find the same.  Each start is itself crashed at each of its calls, and so on; what a
+start has found when it is done counts as told from then on (R16).
+
+Source: testing.md "WAL crash enumerator"; R16, R17, R18, R29; D4, D12, D13.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, NamedTuple
+from unittest import mock
+
+from tests.faults.power_cuts import fingerprint, power_cuts
+from tests.faults.stories import TINY, Story, Told, live, serve
+from tests.unit.storage.conftest import ANN, check_told, essence
+
+from lunalog.config import ServerConfig
+from lunalog.embedded.runtime import LoopMailbox
+from lunalog.runtime import Worker
+from lunalog.server.process import JournalServer
+from lunalog.storage import extents, identity, replay, writer
+from lunalog.storage.records import PromiseRecord
+from lunalog.testing.directory import Directory
+from lunalog.testing.disk import Operation, SimulatedDisk
+from lunalog.types import Promise
+
+DEPTH_MAX = 3
+"""A crash, one in the recovery from it, and one in the recovery from that."""
+INNER_POINTS, INNER_SAMPLES = 3, 32
+"""How many calls of a recovery are crashed, and of how many states at each one is taken."""
+LIVES_ON_SHARE = 0.2
+"""Of the states, those from which life goes on for a while."""
+WITNESS = b"w" * 16
+"""A stream that only the life after a recovery knows."""
+
+
+class CrashError(AssertionError):
+    """A state from which a start did not find what it must."""
+
+
+class StartRuntime:
+    """Runs a server's start on a loop that nothing else uses; no time passes."""
+
+    is_blocking = True
+    network: Any = None
+
+    def __init__(self) -> None:
+        self.random = random.Random(0)
+        self.error: BaseException | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def now(self) -> float:
+        """No time passes."""
+        return 0.0
+
+    def wall_us(self) -> int:
+        """No time passes."""
+        return 0
+
+    def random_bytes(self, size: int) -> bytes:
+        """The same for every start."""
+        return self.random.randbytes(size)
+
+    def process_id(self) -> int:
+        """Of no process."""
+        return 1
+
+    def mailbox(self) -> LoopMailbox:
+        """A queue between tasks."""
+        return LoopMailbox()
+
+    def start_worker(self, name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> Worker:
+        """Run the worker as a task."""
+        self._tasks.append(asyncio.get_running_loop().create_task(main(), name=name))
+        return Ended()
+
+    start_loop = start_worker
+
+    async def offload(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Do the work here."""
+        return await work
+
+    def fail(self, error: BaseException) -> None:
+        """Remember what the server died of."""
+        self.error = self.error or error
+
+    async def end(self) -> None:
+        """End the workers."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class Ended:
+    """A worker that nobody waits for."""
+
+    async def join(self) -> None:
+        """It is over."""
+
+
+@contextlib.contextmanager
+def small_steps(collapse_bytes: int) -> Iterator[None]:
+    """Scale what the log does in steps down to extents of a few kilobytes."""
+    with (
+        mock.patch.object(replay, "COLLAPSE_BYTES", collapse_bytes),
+        mock.patch.object(writer, "BLANK_BYTES", 2 << 10),
+        mock.patch.object(extents, "STEPS_BYTES", (4 << 10, 1 << 10, 512)),
+    ):
+        yield
+
+
+class Found(NamedTuple):
+    """What a start found, and what it did to the disk."""
+
+    essence: dict[Any, Any]
+    operations: list[Operation]
+    live: Directory
+
+
+class Point(NamedTuple):
+    """The disk behind one call."""
+
+    at: int
+    what: str
+    directory: Directory
+
+
+class Budget:
+    """How many states may still be tried."""
+
+    def __init__(self, states: int) -> None:
+        self.left = states
+
+    def take(self) -> bool:
+        """One more, if there is one."""
+        self.left -= 1
+        return self.left >= 0
+
+
+class Explorer:
+    """Tries states, and counts them.
+
+    Attributes:
+        states: Distinct states from which a server was started, by how many crashes led there.
+        seen: Counts other things that a run must not be blind for.
+    """
+
+    def __init__(self, seed: int, config: ServerConfig = TINY) -> None:
+        self.chance = random.Random(seed)
+        self.config = config
+        self.states: Counter[int] = Counter()
+        self.seen: Counter[str] = Counter()
+        self._tried: set[tuple[int, int]] = set()
+        self._loop = asyncio.new_event_loop()
+
+    def close(self) -> None:
+        """Close the loop."""
+        self._loop.close()
+
+    def explore(self, story: Story, budget: int) -> None:
+        """Crash a story anywhere; raises `CrashError` with the way to the state that is wrong."""
+        lived = live(story, self.config)
+        points = self._points(lived.before, lived.operations)
+        states = [
+            (lived.told[point.at], f"{story}; {way}", directory)
+            for point in points
+            for way, directory in self._states(point, samples=256)
+        ]
+        self.chance.shuffle(states)
+        deeper = Budget(budget // 2)
+        for told, way, directory in states[: max(1, budget - budget // 2)]:
+            self._try(way, told, directory, deeper, 1)
+
+    def _points(self, before: Directory, operations: list[Operation]) -> list[Point]:
+        """The disk behind each of some calls, and before the first."""
+        disk = SimulatedDisk("points", self.chance)
+        disk.directory = before.copy()
+        points = [Point(0, "at the beginning", disk.directory.copy())]
+        for at, operation in enumerate(operations, 1):
+            disk.replay([operation])
+            what = f"behind call {at}, {_show(operation)}"
+            points.append(Point(at, what, disk.directory.copy()))
+        return points
+
+    def _states(self, point: Point, *, samples: int) -> Iterator[tuple[str, Directory]]:
+        """What a kill leaves there, and each power cut."""
+        yield f"kill {point.what}", point.directory
+        cuts = power_cuts(point.directory, self.chance, samples=samples)
+        for number, directory in enumerate(cuts):
+            yield f"power cut {number} {point.what}", directory
+
+    def _try(self, way: str, told: Told, directory: Directory, deeper: Budget, depth: int) -> None:
+        """Start on a state, and crash that start as well."""
+        key = fingerprint(directory), hash((told.key, len(directory.unsynced)))
+        if key in self._tried:
+            return
+        self._tried.add(key)
+        self.states[depth] += 1
+        try:
+            found = self._start(directory, told)
+            again = self._start(found.live, told)
+            if again.essence != found.essence:
+                raise CrashError("I9: a second start found something else")
+            if self.chance.random() < LIVES_ON_SHARE:
+                self._lives_on(found.live, told)
+        except Exception as error:
+            raise CrashError(f"{way}: {error!r}") from error
+        if depth < DEPTH_MAX:
+            self._try_deeper(way, told, directory, found, deeper, depth)
+
+    def _try_deeper(
+        self,
+        way: str,
+        told: Told,
+        directory: Directory,
+        found: Found,
+        deeper: Budget,
+        depth: int,
+    ) -> None:
+        """Crash a recovery at some of its calls, and always behind the last."""
+        points = self._points(directory, found.operations)
+        wanted = self.chance.sample(points, min(len(points), INNER_POINTS))
+        for point in [*wanted, points[-1]]:
+            states = list(self._states(point, samples=INNER_SAMPLES))
+            then, state = self.chance.choice(states)
+            if not deeper.take():
+                return
+            more = f"{way}; then {then}"
+            self._try(more, told, state, deeper, depth + 1)
+            if point is points[-1] and self._start(state, told).essence != found.essence:
+                raise CrashError(f"{more}: R16: what a start had found is not there any more")
+
+    # ------------------------------------------------------------ one start
+
+    def _start(self, directory: Directory, told: Told) -> Found:
+        return self._loop.run_until_complete(self._start_and_check(directory, told))
+
+    async def _start_and_check(self, directory: Directory, told: Told) -> Found:
+        disk, runtime, server = self._server(directory)
+        try:
+            await recover(server)
+            self._check_clean(server, told)
+            await check_told(told.memory, server.replica, server.log)
+            self.seen["frames"] += sum(map(len, told.memory.frames.values()))
+            self.seen["promises"] += len(told.memory.promises)
+            self.seen["certificates"] += len(told.memory.certificates)
+            self.seen["extents given back"] += any(
+                o.kind == "remove" and o.name.endswith(".wal") for o in disk.recorded or ()
+            )
+        finally:
+            await abandon(server, runtime)
+        return Found(essence(server.replica), disk.recorded or [], disk.directory)
+
+    def _server(self, directory: Directory) -> tuple[SimulatedDisk, StartRuntime, JournalServer]:
+        disk, runtime = SimulatedDisk("disk", self.chance), StartRuntime()
+        disk.directory, disk.recorded = directory.copy(), []
+        return disk, runtime, serve(runtime, disk, self.config)
+
+    @staticmethod
+    def _check_clean(server: JournalServer, told: Told) -> None:
+        log = server.log
+        if log.damage or log.may_have_lost:
+            raise CrashError(f"R17: a crash was read as damage: {log.damage}")
+        if server.identity.boot <= told.memory.boots:
+            raise CrashError(f"R16: boot {server.identity.boot} was counted before")
+        if server.identity.incarnation < told.incarnation:
+            raise CrashError(f"R19: incarnation {told.incarnation} was told, and is forgotten")
+        if log.found_position < told.position:
+            raise CrashError(f"R19: found at {log.found_position}, reported as {told.position}")
+
+    def _lives_on(self, directory: Directory, told: Told) -> None:
+        """What is promised behind a recovery outlives a power cut that keeps nothing unsynced."""
+        disk, runtime, server = self._server(directory)
+        self._loop.run_until_complete(self._promise(server, runtime))
+        cut = next(power_cuts(disk.directory, self.chance))
+        disk, runtime, server = self._server(cut)
+
+        async def look() -> None:
+            await recover(server)
+            self._check_clean(server, told)
+            await check_told(told.memory, server.replica, server.log)
+            if server.replica.promises()[WITNESS] != Promise(7, ANN):
+                raise CrashError("R5: a promise made after the recovery is lost")
+            await abandon(server, runtime)
+
+        self._loop.run_until_complete(look())
+
+    async def _promise(self, server: JournalServer, runtime: StartRuntime) -> None:
+        await recover(server)
+        server.replica.promised(WITNESS, Promise(7, ANN))
+        server.log.put([PromiseRecord(WITNESS, Promise(7, ANN))])
+        await server.log.flush()
+        await abandon(server, runtime)
+
+
+async def recover(server: JournalServer) -> None:
+    """Lock the directory and recover, as a start does."""
+    await identity.lock(server.disk)
+    await server.recover()
+
+
+async def abandon(server: JournalServer, runtime: StartRuntime) -> None:
+    """Let nothing of a server go on, as a kill does."""
+    log = getattr(server, "log", None)
+    for timer in (log._idle_timer, log._free_timer) if log else ():
+        if timer is not None:
+            timer.cancel()
+    await runtime.end()
+
+
+def _show(operation: Operation) -> str:
+    return f"{operation.kind} {operation.name} {operation.offset}+{len(operation.data)}"
