@@ -1,0 +1,11 @@
+"""All faults, a file a room."""
+
+from importlib import import_module
+
+ROOMS = ("recovery", "leading", "replica", "storage", "master", "client")
+
+
+def load() -> None:
+    """Register every fault."""
+    for room in ROOMS:
+        import_module(f"tests.mutants.faults.{room}")

@@ -1,0 +1,186 @@
+"""Faults of what a server decides: appends, marks, certificates, trims and drops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lunalog.core.held import SegmentReplica, StreamReplica
+from lunalog.core.replica import Replica
+from lunalog.errors import FencedError
+from tests.mutants.registry import fault
+
+
+@fault("R3", "a lower epoch may append", "zombie", "lunalog.core.replica:Replica._check")
+def lower_epochs_accepted(real: Any, state: StreamReplica, promise: Any) -> None:
+    try:
+        real(state, promise)
+    except FencedError:
+        return
+
+
+@fault(
+    "R3, trap 8",
+    "two leaders of one epoch are not told apart",
+    "twins",
+    "lunalog.core.replica:Replica._check",
+    "lunalog.core.replica:Replica.open",
+    "lunalog.core.doubts:Doubts.judge",
+)
+def twin_leaders(real: Any, self: Any, *rest: Any) -> Any:
+    if real.__name__ == "judge":
+        real(self, *rest)
+        return ""
+    if real.__name__ == "_check":
+        (promise,) = rest
+        if promise.epoch != self.promise.epoch:
+            real(self, promise)
+        return None
+    held = self.find(*rest[:2])
+    if held is not None:
+        held.leader = rest[2]
+    return real(self, *rest)
+
+
+@fault(
+    "R3, trap 33",
+    "a frame behind a gap is accepted",
+    "takeover",
+    "lunalog.core.replica:Replica.append",
+)
+def gaps_accepted(
+    real: Any, self: Replica, state: Any, held: SegmentReplica, first: int, count: int, crc: int
+) -> bool:
+    if first > held.end:
+        held.end = first
+    return bool(real(self, state, held, first, count, crc))
+
+
+@fault(
+    "R3",
+    "a frame that is held otherwise is acknowledged",
+    "twins",
+    "lunalog.core.held:SegmentReplica.holds",
+    "lunalog.core.replica:Replica._check",
+    "lunalog.core.replica:Replica.open",
+)
+def conflicts_acknowledged(real: Any, self: Any, *rest: Any) -> Any:
+    if real.__name__ == "holds":
+        return True
+    return twin_leaders(real, self, *rest)
+
+
+@fault(
+    "R12",
+    "a committed mark is kept for the stream, not for the segment",
+    "stale",
+    "lunalog.core.replica:Replica.mark",
+)
+def mark_kept_per_stream(real: Any, self: Replica, held: SegmentReplica, committed: int) -> bool:
+    for state in self.streams.values():
+        if held in state.segments.values():
+            for other in state.segments.values():
+                real(self, other, committed)
+    return True
+
+
+@fault(
+    "R12",
+    "readers get all that is durable",
+    "zombie",
+    "lunalog.core.held:SegmentReplica.readable",
+)
+def durable_is_readable(real: Any, self: SegmentReplica) -> int:
+    return int(self.durable) if self.certificate is None else int(real(self))
+
+
+@fault(
+    "R21, trap 21",
+    "a certificate cuts at what is known to be committed",
+    "takeover",
+    "lunalog.core.replica:Replica.certify",
+)
+def cut_at_the_mark(real: Any, self: Replica, certificate: Any) -> Any:
+    held, is_new = real(self, certificate)
+    if held.first < held.committed < held.end:
+        held.end = held.committed
+        held.durable = min(held.durable, held.end)
+    return held, is_new
+
+
+@fault(
+    "R21",
+    "a certificate leaves what lies behind the end",
+    "takeover",
+    "lunalog.core.replica:Replica.certify",
+)
+def suffix_not_cut(real: Any, self: Replica, certificate: Any) -> Any:
+    held = self.find(certificate.stream, certificate.row.id)
+    if held is None or held.end <= certificate.row.end:
+        return real(self, certificate)
+    held.certificate = certificate
+    return held, True
+
+
+@fault(
+    "R21",
+    "a replica is complete once it knows the end",
+    "takeover",
+    "lunalog.core.held:SegmentReplica.is_complete",
+)
+def complete_without_the_bytes(real: Any, self: SegmentReplica) -> bool:
+    return self.certificate is not None
+
+
+@fault(
+    "R21",
+    "a certificate raises no promise",
+    "rolls",
+    "lunalog.core.replica:Replica.certify",
+    "lunalog.core.replica:Replica.append",
+)
+def certified_and_appended_to(real: Any, self: Replica, *rest: Any) -> Any:
+    if real.__name__ == "certify":
+        (certificate,) = rest
+        known = self.streams.get(certificate.stream)
+        before = known.promise if known is not None else None
+        found = real(self, certificate)
+        if before is not None:
+            self.streams[certificate.stream].promise = before
+        return found
+    state, held, *frame = rest
+    row, held.certificate = held.certificate, None
+    try:
+        return real(self, state, held, *frame)
+    finally:
+        held.certificate = row
+
+
+@fault(
+    "R22",
+    "a trim takes a little more than was truncated",
+    "trims",
+    "lunalog.core.replica:Replica.trim",
+)
+def trims_too_much(real: Any, self: Replica, stream: bytes, before: int, version: int) -> bool:
+    return bool(real(self, stream, before + 3, version))
+
+
+@fault(
+    "R22, trap 9",
+    "a deleted stream leaves no trace, so that appends bring it back",
+    "deleted",
+    "lunalog.core.replica:Replica.delete",
+)
+def deleted_without_trace(real: Any, self: Replica, stream: bytes, promise: Any) -> bool:
+    return True
+
+
+@fault(
+    "R30",
+    "a drop counts, however old it is",
+    "stale_drop",
+    "lunalog.core.replica:Replica.drop",
+)
+def stale_drop(real: Any, self: Replica, stream: bytes, segment: Any, promise: Any, version: int) -> bool:
+    return bool(real(self, stream, segment, promise, version + 1_000))
+

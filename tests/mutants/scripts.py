@@ -1,0 +1,688 @@
+"""The focused workloads: each a script over a `Stage`, drawn by seed, that the shipped code survives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from typing import Any
+
+from lunalog.errors import AvailabilityError
+from lunalog.storage.extents import name_of
+from lunalog.testing.machine import SimulatedNode
+from lunalog.testing.schedule import run_schedule
+from lunalog.wire.messages import DropSegment
+from tests.mutants.stage import STREAM, Script, Setting, Stage
+
+Workload = Callable[[int], list[str]]
+WORKLOADS: dict[str, Workload] = {}
+PAIRS = ((3, 2), (3, 2), (4, 3), (5, 3), (3, 3), (2, 2), (4, 2))
+
+
+def schedule(seed: int) -> list[str]:
+    """A whole mixed schedule, as `make sim` runs it."""
+    return run_schedule(seed).violations
+
+
+WORKLOADS["schedule"] = schedule
+
+
+def workload(draw: Callable[[random.Random], Setting]) -> Callable[[Script], Script]:
+    """Register a script under its name, over what `draw` sets up."""
+
+    def register(script: Script) -> Script:
+        def run(seed: int) -> list[str]:
+            return Stage(seed, draw(random.Random(f"{script.__name__} {seed}"))).run(script)
+
+        WORKLOADS[script.__name__] = run
+        return script
+
+    return register
+
+
+def _takeovers(chance: random.Random) -> Setting:
+    replicas, ack_quorum = chance.choice(PAIRS)
+    spares = chance.choice((0, 1))
+    return Setting(replicas, ack_quorum, servers=replicas + spares)
+
+
+@workload(_takeovers)
+async def takeover(stage: Stage) -> None:
+    """Leaders die in the middle of appends, some servers die and come back around each takeover."""
+    chance = stage.chance
+    for _ in range(3):
+        await stage.more_acks(chance.randint(2, 12))
+        victim, epoch = stage.leader, stage.epoch
+        members = [node for node in stage.member_nodes() if node.is_running]
+        if victim is None or not members:
+            continue
+        spare = min(stage.setting.ack_quorum - 1, stage.setting.replicas - stage.setting.ack_quorum)
+        down = chance.sample(members, chance.randint(0, spare))
+        for node in down:  # these lag: what is appended from now on is not there
+            stage.cut(node.name, victim.name)
+        await stage.sleep(0.001, 0.05)
+        stage.kill(victim)
+        for node in down:
+            stage.network.mend()
+            if chance.random() < 0.3:
+                stage.kill(node, power=chance.random() < 0.5)
+        await stage.sleep(0.001, 0.3)
+        for node in [*down, victim]:
+            stage.back(node)
+        await stage.led_after(epoch)
+
+
+def _zombies(chance: random.Random) -> Setting:
+    replicas, ack_quorum = chance.choice(PAIRS)
+    spares = chance.choice((0, 1))
+    age_s = chance.choice((86_400.0, 0.1))
+    return Setting(replicas, ack_quorum, servers=replicas + spares, segment_age_s=age_s)
+
+
+@workload(_zombies)
+async def zombie(stage: Stage) -> None:
+    """A leader and the master lose each other while both hear the servers, and another one leads."""
+    chance = stage.chance
+    for _ in range(2):
+        await stage.more_acks(chance.randint(2, 10))
+        old, epoch = stage.leader, stage.epoch
+        if old is None:
+            continue
+        stage.cut(old.name, "master-1")
+        if chance.random() < 0.3:  # it does not even hear that it is over
+            stage.network.clog(chance.choice(stage.server_nodes).name, old.name, 0.5)
+        await stage.led_after(epoch)
+        await stage.sleep(0.05, 0.3)
+        stage.network.mend()
+        await stage.sleep(0.05)
+
+
+@workload(lambda chance: Setting(*chance.choice(((4, 3), (3, 3), (5, 4))), servers=7))
+async def split(stage: Stage) -> None:
+    """Who takes over reaches S of the old set only, who led before it only the others."""
+    await stage.more_acks(5)
+    old, epoch = stage.leader, stage.epoch
+    if old is None:
+        return
+    other = next(node for node in stage.client_nodes if node is not old)
+    members = stage.member_nodes()
+    seal_quorum = stage.setting.replicas - stage.setting.ack_quorum + 1
+    fenced, rest = members[:seal_quorum], members[seal_quorum:]
+    stage.cut(old.name, "master-1", *(node.name for node in fenced))
+    stage.cut(other.name, *(node.name for node in rest))
+    await stage.led_after(epoch)
+    await stage.sleep(0.2)
+
+
+@workload(lambda chance: Setting(3, 2, servers=5))
+async def unseen(stage: Stage) -> None:
+    """A takeover fences a member that the old leader's segment never reached, then it is reached."""
+    await stage.more_acks(3)
+    old, epoch = stage.leader, stage.epoch
+    if old is None:
+        return
+    # It rolls to servers of which two hear nothing of it yet: they hold the segment in name only.
+    other = next(node for node in stage.client_nodes if node is not old)
+    lone = stage.server_nodes
+    for node in lone:
+        stage.network.clog(old.name, node.name, 0.3 + stage.chance.random() * 0.5)
+    stage.cut(old.name, "master-1")
+    await stage.led_after(epoch)
+    await stage.sleep(0.3)
+    stage.require(other.is_running, "the other client has died")
+
+
+@workload(
+    lambda chance: Setting(
+        *chance.choice(((3, 2), (4, 3), (3, 3))),
+        servers=6,
+        segment_age_s=chance.choice((0.05, 0.1, 86_400.0)),
+    )
+)
+async def rolls(stage: Stage) -> None:
+    """Segments roll by age and because acks stand still, over a slow store; leaders die meanwhile."""
+    chance = stage.chance
+    for _ in range(3):
+        await stage.more_acks(3)
+        victim, epoch, members = stage.leader, stage.epoch, stage.member_nodes()
+        if victim is None:
+            continue
+        slow_s = chance.choice((0.0, 0.05, 0.2))
+        stage.store.faults.latency_s = (slow_s / 2, slow_s)
+        silent = stage.setting.replicas - stage.setting.ack_quorum + 1
+        for node in chance.sample(members, min(silent, len(members))):
+            pair = (node.name, victim.name) if chance.random() < 0.7 else (victim.name, node.name)
+            stage.network.clog(*pair, chance.uniform(0.1, 0.4))
+        await stage.sleep(0.05, 0.5)
+        if chance.random() < 0.7:
+            stage.kill(victim)
+            await stage.sleep(0.0, 0.1)
+            stage.back(victim)
+            await stage.led_after(epoch)
+        stage.store.faults.latency_s = (0.0, 0.0)
+
+
+@workload(lambda chance: Setting(3, 2, servers=3))
+async def short(stage: Stage) -> None:
+    """One of exactly N servers is gone for a while: a set of A goes on, and rolls once for it."""
+    await stage.more_acks(3)
+    node = stage.chance.choice(stage.server_nodes)
+    stage.kill(node)
+    await stage.sleep(1.5)
+    stage.back(node)
+    await stage.more_acks(3)
+    await stage.sleep(0.7)
+    stage.require(len(stage.history.rows) <= 8, f"{len(stage.history.rows)} rolls in two seconds")
+
+
+@workload(lambda chance: Setting(3, 2, servers=3, pause_s=0.3, burst_max=1))
+async def quiet(stage: Stage) -> None:
+    """Few appends: what is acknowledged is readable soon, and stays so when servers restart."""
+    await stage.more_acks(2)
+    await stage.sleep(0.1)
+    for node in stage.server_nodes:
+        end = stage.readable(node)
+        stage.kill(node)
+        stage.back(node)
+        await stage.until("start again", lambda node=node: stage.is_registered(node))
+        again = stage.readable(node)
+        stage.require(again >= end, f"{node.name} let read up to {end}, and now up to {again}")
+    for _ in range(4):
+        await stage.more_acks(1)
+        await stage.sleep(0.06)
+        last = max(append.sequence or 0 for append in stage.history.acked)
+        seen = sum(stage.readable(node) > last for node in stage.server_nodes)
+        is_newest = last == max(append.sequence or 0 for append in stage.history.acked)
+        stage.require(seen or not is_newest, f"nobody may read {last}, long after its ack")
+
+
+@workload(lambda chance: Setting(3, 2, servers=3, pause_s=0.003, burst_max=10))
+async def resigns(stage: Stage) -> None:
+    """Leaders resign in the middle of appends, over a slow store and slow servers."""
+    chance = stage.chance
+    for _ in range(4):
+        await stage.more_acks(5)
+        leader, epoch = stage.leader, stage.epoch
+        if leader is None:
+            continue
+        slow_s = chance.choice((0.0, 0.1, 0.3))
+        stage.store.faults.latency_s = (slow_s / 2, slow_s)
+        if chance.random() < 0.7:
+            for node in stage.chance.sample(stage.member_nodes(), 2):
+                stage.network.clog(node.name, leader.name, chance.choice((0.5, 1.0, 1.3)))
+        stage.resigning.add(leader.name)
+        if chance.random() < 0.3:
+            await stage.sleep(0.0, 0.3)
+            stage.kill(leader)
+            stage.back(leader)
+        await stage.led_after(epoch)
+        stage.store.faults.latency_s = (0.0, 0.0)
+
+
+@workload(lambda chance: Setting(3, 2, servers=chance.choice((3, 4))))
+async def power(stage: Stage) -> None:
+    """Kills, then power cuts soon after; power cuts of all; crashes right at a sync."""
+    chance = stage.chance
+    for _ in range(3):
+        await stage.more_acks(chance.randint(2, 10))
+        dice, leader, epoch = chance.random(), stage.leader, stage.epoch
+        if dice < 0.4:
+            for node in stage.server_nodes:
+                stage.kill(node)
+                stage.back(node)
+            await stage.sleep(0.0, 0.03)
+            for node in stage.server_nodes:
+                stage.kill(node, power=True)
+        elif dice < 0.6:
+            for node in stage.server_nodes:
+                stage.kill(node, power=True)
+        elif leader is not None:
+            stage.kill(leader)
+            for node in stage.member_nodes():
+                _trap(stage, node, chance.randint(1, 2))
+            stage.back(leader)
+            await stage.sleep(0.1, 0.6)
+        await stage.sleep(0.0, 0.2)
+        for node in stage.server_nodes:
+            node.disk().faults.heal()
+            stage.back(node)
+        if dice >= 0.6:
+            await stage.led_after(epoch)
+
+
+def _trap(stage: Stage, node: SimulatedNode, number: int) -> None:
+    """Have a server's power cut right at one of its next writes or syncs, before it can reply."""
+    kind = stage.chance.choice(("sync", "write"))
+    node.disk().faults.trap(number, lambda: stage.kill(node, power=True), kind)
+
+
+@workload(lambda chance: Setting(3, 2, servers=3))
+async def errors(stage: Stage) -> None:
+    """A sync fails once, and says nothing the next time; then the power goes."""
+    for _ in range(2):
+        await stage.more_acks(5)
+        nodes = stage.chance.sample(stage.member_nodes(), 2)
+        for node in nodes:
+            node.disk().faults.fail_sync()
+        await stage.sleep(0.02, 0.3)
+        for node in stage.server_nodes:
+            stage.kill(node, power=True)
+        for node in stage.server_nodes:
+            node.disk().faults.heal()
+            stage.back(node)
+        await stage.more_acks(1)
+
+
+def _damages(chance: random.Random) -> Setting:
+    replicas, ack_quorum = chance.choice(((3, 2), (3, 2), (5, 3), (4, 3)))
+    return Setting(replicas, ack_quorum, servers=replicas, payload_bytes=200)
+
+
+@workload(_damages)
+async def hole(stage: Stage) -> None:
+    """The newest frames of one member are damaged, it restarts, and the leader dies."""
+    chance = stage.chance
+    await stage.more_acks(10)
+    leader, members, epoch = stage.leader, stage.member_nodes(), stage.epoch
+    if leader is None:
+        return
+    node = chance.choice(members)
+    others = [other for other in members if other is not node]
+    slow = chance.sample(others, chance.randint(0, len(others)))
+    for other in slow:  # what comes now is on that one, perhaps, and nowhere else
+        stage.network.clog(leader.name, other.name, 0.2)
+    await stage.sleep(0.05)
+    stage.kill(leader)
+    await stage.sleep(0.03)
+    stage.kill(node)
+    stage.loses(node)
+    flip_newest(stage, node)
+    stage.back(node)
+    await stage.sleep(0.1)
+    stage.back(leader)
+    await stage.led_after(epoch)
+
+
+def flip_newest(stage: Stage, node: SimulatedNode) -> None:
+    """Flip bits in the bytes of the newest frames of a server's log, wherever its index has them."""
+    server = stage.servers[node.name]
+    index = server.log._index
+    runs = [run for segment in index.all() for run in segment.runs[-1:]]
+    for run in runs[-1:]:
+        block = run.block
+        offsets = list(block.offsets) if block is not None else [run.offset]
+        for offset in offsets[-stage.chance.randint(1, 3) :]:
+            node.disk().flip(name_of(run.extent), offset + 100 + stage.chance.randrange(40))
+
+
+@workload(_damages)
+async def damage(stage: Stage) -> None:
+    """Bits of A-1 disks flip, mostly in what was written last; servers restart, leaders die."""
+    chance = stage.chance
+    await stage.more_acks(10)
+    harmed = chance.sample(stage.member_nodes(), stage.setting.ack_quorum - 1)
+    for _ in range(2):
+        leader, epoch = stage.leader, stage.epoch
+        if leader is not None:
+            stage.kill(leader)
+            stage.back(leader)
+        await stage.sleep(0.0, 0.2)
+        for node in harmed:
+            stage.kill(node)
+            stage.loses(node)
+            dice = chance.random()
+            if dice < 0.4:
+                flip_newest(stage, node)
+            elif dice < 0.7:
+                flip_tail(stage, node)
+            else:
+                node.disk().flip_some(chance.choice((1, 10)))
+            stage.back(node)
+        if leader is not None:
+            await stage.led_after(epoch)
+        await stage.more_acks(5)
+
+
+def flip_tail(stage: Stage, node: SimulatedNode) -> None:
+    """Flip bits in the last batches of a server's log."""
+    server = stage.servers[node.name]
+    extent, end = server.log._wal.extent, server.log._wal.offset
+    for _ in range(3 if extent is not None else 0):
+        at = max(0, end - stage.chance.randint(1, 4096))
+        node.disk().flip(name_of(extent.number), at)
+
+
+@workload(lambda chance: Setting(3, 2, servers=3))
+async def wipes(stage: Stage) -> None:
+    """The disk of one member is emptied under its server's name, then a leader is gone."""
+    chance = stage.chance
+    await stage.more_acks(10)
+    leader, epoch, members = stage.leader, stage.epoch, stage.member_nodes()
+    if leader is None:
+        return
+    lagging = chance.choice(members)
+    wiped = chance.choice([node for node in members if node is not lagging])
+    stage.cut(leader.name, lagging.name)
+    await stage.sleep(0.03, 0.08)
+    stage.kill(leader)
+    stage.kill(wiped)
+    stage.loses(wiped)
+    wiped.disk().wipe()
+    stage.network.mend()
+    last = next(node for node in members if node not in (lagging, wiped))
+    stage.kill(last)
+    stage.back(wiped)
+    await stage.sleep(0.0, 0.3)
+    stage.back(leader)
+    await stage.sleep(0.8)
+    stage.back(last)
+    await stage.led_after(epoch)
+
+
+@workload(lambda chance: Setting(3, 2, servers=3))
+async def images(stage: Stage) -> None:
+    """An older image of one member's disk comes back, of the same boot, then a leader is gone."""
+    chance = stage.chance
+    await stage.more_acks(5)
+    members = stage.member_nodes()
+    old = chance.choice(members)
+    image = old.disk().snapshot()
+    await stage.more_acks(10)
+    await stage.sleep(0.3)  # the master has heard how far its log is
+    leader, epoch = stage.leader, stage.epoch
+    if leader is None:
+        return
+    others = [node for node in members if node is not old]
+    stage.cut(leader.name, others[0].name)
+    await stage.sleep(0.03, 0.08)
+    stage.kill(leader)
+    stage.kill(old)
+    stage.kill(others[1])
+    stage.loses(old)
+    old.disk().restore(image)
+    stage.network.mend()
+    stage.back(old)
+    stage.back(leader)
+    await stage.sleep(0.8)
+    stage.back(others[1])
+    await stage.led_after(epoch)
+
+
+@workload(lambda chance: Setting(3, 2, servers=3))
+async def beyond(stage: Stage) -> None:
+    """More is lost than is promised: nobody may lead on as if nothing had been acknowledged."""
+    await stage.more_acks(10)
+    await stage.sleep(0.1)
+    stage.converges = False
+    leader, members, epoch = stage.leader, stage.member_nodes(), stage.epoch
+    if leader is None or len(members) < 3:
+        return
+    stage.kill(leader)
+    await stage.sleep(0.05)
+    image_of = {node.name: stage.images[node.name] for node in members[:2]}
+    for node in members[:2]:
+        stage.kill(node)
+        stage.loses(node)
+        node.disk().restore(image_of[node.name])
+        stage.servers.pop(node.name)
+    for node in members[:2]:
+        stage.back(node)
+    stage.back(leader)
+    await stage.sleep(1.5)
+    head = stage.history.heads[-1].head
+    is_led = head.open is not None and head.open.id.epoch > epoch
+    stage.require(not is_led, "somebody leads on, though acknowledged events are lost")
+
+
+@workload(
+    lambda chance: Setting(
+        3, 2, servers=4, truncates=0.3, payload_bytes=chance.choice((20, 2000)), burst_max=10
+    )
+)
+async def trims(stage: Stage) -> None:
+    """Leaders truncate all the time; leaders and servers die."""
+    chance = stage.chance
+    for _ in range(3):
+        await stage.more_acks(20)
+        leader, epoch = stage.leader, stage.epoch
+        node = chance.choice(stage.server_nodes)
+        stage.kill(node, power=chance.random() < 0.3)
+        if leader is None:
+            continue
+        if chance.random() < 0.5:
+            await stage.sleep(0.0, 0.2)
+        stage.kill(leader)
+        stage.back(leader)
+        stage.back(node)
+        await stage.led_after(epoch)
+
+
+@workload(
+    lambda chance: Setting(
+        3, 2, servers=4, truncates=0.5, extent_bytes=32 * 1024, payload_bytes=2000, burst_max=4
+    )
+)
+async def reclaims(stage: Stage) -> None:
+    """Small extents are closed and given back; servers restart again and again, leaders die."""
+    for _ in range(4):
+        leader, epoch = stage.leader, stage.epoch
+        if leader is not None:
+            stage.kill(leader)
+            stage.back(leader)
+            await stage.led_after(epoch)
+        await stage.more_acks(20)
+        for node in stage.server_nodes:
+            stage.kill(node, power=stage.chance.random() < 0.3)
+            stage.back(node)
+            await stage.until("start again", lambda node=node: stage.is_registered(node))
+        await stage.sleep(0.0, 1.2)
+
+
+def _calm(chance: random.Random) -> Setting:
+    return Setting(3, 2, servers=4, segment_age_s=chance.choice((0.1, 86_400.0)), truncates=0.1)
+
+
+@workload(_calm)
+async def calm(stage: Stage) -> None:
+    """Nothing is wrong: whoever leads goes on to."""
+    await stage.sleep(1.0)
+    stage.require(stage.epoch == 1, f"epoch {stage.epoch}, and nothing was wrong")
+
+
+@workload(_calm)
+async def outage(stage: Stage) -> None:
+    """The master is gone for longer than a lease, and starts again: no epoch ends by that."""
+    master = stage.master_nodes[0]
+    leader = stage.leader
+    stage.kill(master)
+    await stage.sleep(0.2, 1.0)
+    if leader is not None:  # it comes back a little late
+        stage.network.clog(leader.name, master.name, stage.chance.choice((0.0, 0.15)))
+    stage.back(master)
+    await stage.sleep(0.8)
+    stage.require(stage.epoch == 1, f"epoch {stage.epoch} after an outage of the master alone")
+
+
+@workload(_calm)
+async def contended(stage: Stage) -> None:
+    """The store answers late, or not at all, and something else writes heads: nobody gives up."""
+    stage.store.faults.lost_reply = 0.2
+    stage.store.faults.never = 0.1
+    for _ in range(8):
+        await stage.sleep(0.05, 0.15)
+        stage.touch_head()
+    stage.store.faults.lost_reply = stage.store.faults.never = 0.0
+    stage.require(stage.epoch == 1, f"epoch {stage.epoch}, because a version had moved")
+
+
+@workload(lambda chance: Setting(3, 2, servers=3, masters=2, segment_age_s=0.1))
+async def masters(stage: Stage) -> None:
+    """A second master takes the store over while the first one stands still, then that one wakes."""
+    chance = stage.chance
+    first, second = stage.master_nodes
+    await stage.sleep(0.0, 0.2)
+    stage.store.faults.latency_s = (0.01, 0.05)
+    await stage.sleep(0.02, 0.1)
+    first.pause()
+    await stage.sleep(0.0, 0.1)
+    stage.start_master(2)
+    for node in [*stage.server_nodes, *stage.client_nodes]:
+        stage.network.reset(first.name, node.name)
+    await stage.sleep(0.6, 1.2)
+    for node in chance.sample(stage.client_nodes, 1):
+        stage.kill(node)
+        stage.back(node)
+    first.resume()
+    await stage.sleep(0.6)
+    stage.store.faults.latency_s = (0.0, 0.0)
+
+
+@workload(lambda chance: Setting(3, 2, servers=6))
+async def orphans(stage: Stage) -> None:
+    """The store is slow, so that a segment is written ahead long before the head names it."""
+    for _ in range(3):
+        await stage.more_acks(5)
+        leader, epoch = stage.leader, stage.epoch
+        if leader is None:
+            continue
+        stage.store.faults.latency_s = (0.2, 0.4)
+        stage.kill(leader)
+        stage.back(leader)
+        await stage.led_after(epoch)
+        stage.store.faults.latency_s = (0.0, 0.0)
+        await stage.sleep(0.2)
+
+
+@workload(lambda chance: Setting(3, 2, servers=3, loop_stall_ms=300))
+async def wedged(stage: Stage) -> None:
+    """The main loop of a leader stands still while its beats could go on: somebody else must lead."""
+    await stage.more_acks(3)
+    leader, epoch = stage.leader, stage.epoch
+    if leader is None:
+        return
+    leader.wedge()
+    await stage.led_after(epoch, 3.0)
+    await stage.more_acks(2)
+
+
+@workload(lambda chance: Setting(3, 2, servers=3))
+async def restored(stage: Stage) -> None:
+    """An old copy of the metadata comes back, behind what servers have promised."""
+    await stage.more_acks(5)
+    image = dict(stage.store._records)
+    for _ in range(stage.chance.randint(1, 2)):
+        leader, epoch = stage.leader, stage.epoch
+        if leader is not None:
+            stage.kill(leader)
+            stage.back(leader)
+        await stage.led_after(epoch)
+        await stage.more_acks(5)
+    await _restore(stage, image)
+    stage.require_no_fork()
+
+
+async def _restore(stage: Stage, image: dict[str, Any]) -> None:
+    """Put an old copy in the store's place, restart the master on it, and let all go on."""
+    stage.converges = False
+    master = stage.master_nodes[0]
+    stage.kill(master)
+    stage.store._records = dict(image)
+    stage.has_old_metadata = True
+    stage.back(master)
+    await stage.sleep(2.0)
+
+
+@workload(lambda chance: Setting(3, 2, servers=3))
+async def twins(stage: Stage) -> None:
+    """An old copy of the metadata grants an epoch once more, while its leader lives on."""
+    await stage.more_acks(5)
+    leader, epoch = stage.leader, stage.epoch
+    if leader is None:
+        return
+    image: dict[str, Any] = {}
+    stage.on_head = lambda head: image.update(stage.store._records) if head.released else None
+    stage.resigning.add(leader.name)
+    await stage.led_after(epoch)
+    stage.on_head = lambda head: None
+    await stage.more_acks(5)
+    leader = stage.leader
+    if leader is None:
+        return
+    stage.cut(leader.name, "master-1")
+    await _restore(stage, image)
+    stage.require_no_fork()
+
+
+@workload(lambda chance: Setting(3, 2, servers=3))
+async def stale_drop(stage: Stage) -> None:
+    """A drop command that an earlier master made long ago arrives at last (M2)."""
+    await stage.more_acks(5)
+    leader, epoch = stage.leader, stage.epoch
+    if leader is None:
+        return
+    old = stage.history.heads[-1].head
+    stage.kill(leader)
+    stage.back(leader)
+    await stage.led_after(epoch)
+    await stage.until("certify it", lambda: bool(stage.history.rows) and not stage.incomplete())
+    row = stage.history.rows[0].row
+    for node in stage.server_nodes:
+        command = DropSegment(1, stage.history.stream, row.id, old.promise, row.version - 1)
+        commands = stage.servers[node.name].registration._commands
+        node.loop.call_soon_threadsafe(commands.carry_out, command)
+    await stage.sleep(0.2)
+
+
+@workload(lambda chance: Setting(3, 2, servers=3))
+async def deleted(stage: Stage) -> None:
+    """A stream is deleted while its leader does not hear of it: nothing more is acknowledged."""
+    await stage.more_acks(5)
+    leader = stage.leader
+    if leader is None:
+        return
+    stage.converges = False
+    stage.cut(leader.name, "master-1")
+    await stage.journal.delete_stream(STREAM)
+    await stage.sleep(0.6)  # everybody has had a beat since, and its commands
+    late = stage.simulation.now
+    await stage.sleep(0.5)
+    acked = [a for a in stage.history.acked if a.invoked > late]
+    stage.require(not acked, f"{len(acked)} appends to a deleted stream are acknowledged")
+
+
+@workload(lambda chance: Setting(3, 2, servers=3, clients=3, pause_s=0.05))
+async def stale(stage: Stage) -> None:
+    """A reader with old metadata asks a replica that holds what no quorum ever did."""
+    await stage.more_acks(5)
+    leader, members, epoch = stage.leader, stage.member_nodes(), stage.epoch
+    if leader is None:
+        return
+    lone, *others = stage.chance.sample(members, 3)
+    reader, other = [node for node in stage.client_nodes if node is not leader]
+    stage.cut(reader.name, "master-1", *(node.name for node in others))
+    stage.cut(leader.name, *(node.name for node in others))
+    await stage.sleep(0.15)  # frames that the lone one holds, and nobody else
+    stage.kill(leader)
+    stage.cut(lone.name, "master-1", other.name)
+    await stage.led_after(epoch)
+    await stage.sleep(5.5)  # the certificate was sent, and given up
+    stage.network.mend(lone.name, other.name)
+    stage.network.mend(other.name, lone.name)
+    await stage.sleep(0.5)
+
+
+@workload(lambda chance: Setting(3, 2, servers=3, segment_age_s=0.1))
+async def short_reads(stage: Stage) -> None:
+    """A read of what is sealed is whole, or says that it is not."""
+    await stage.sleep(0.5)
+    known = stage.history.rows[-1].row.end
+    await stage.sleep(0.1)
+    for node in stage.server_nodes:
+        stage.cut("harness", node.name)
+        with contextlib.suppress(AvailabilityError, TimeoutError):
+            async with asyncio.timeout(1.0):
+                got = [event async for event in stage.journal.read(STREAM, start=0, follow=False)]
+                end = got[-1].sequence + 1 if got else 0
+                stage.require(end >= known, f"a read ended at {end}, and {known} was sealed")
+        stage.network.mend()
