@@ -6,7 +6,7 @@ from typing import Any
 
 from lunalog.core.asking import ReadPoints
 from lunalog.core.effects import AnswerRead, DropSet
-from lunalog.core.leader_state import Phase
+from lunalog.core.leader_state import Phase, not_leader
 from lunalog.core.leadership import LeaderMachine
 from lunalog.core.replication import SegmentReplication
 from lunalog.errors import AvailabilityError, LunalogError
@@ -80,7 +80,7 @@ def rolls_at_any_time(real: Any, self: Any, now: float) -> None:
 @fault(
     "R11",
     "a set that does not answer is never left",
-    "rolls",
+    "lost_set",
     "lunalog.core.rolling:RollWatch.need",
 )
 def never_rolls_away(real: Any, self: Any, *rest: Any) -> None:
@@ -90,7 +90,7 @@ def never_rolls_away(real: Any, self: Any, *rest: Any) -> None:
 @fault(
     "R12",
     "replicas are told that all that was sent is committed",
-    "zombie",
+    "stale",
     "lunalog.core.leader_state:LeaderState.mark",
 )
 def tail_is_told_as_committed(real: Any, self: LeaderMachine, segment: Any) -> int:
@@ -211,35 +211,17 @@ def acks_while_closing(real: Any, self: LeaderMachine) -> None:
 
 
 @fault(
-    "R28",
-    "a transaction that was refused is taken for applied",
-    "zombie",
-    "lunalog.core.leadership:LeaderMachine.seal_refused",
-)
-def refused_is_applied(
-    real: Any, self: LeaderMachine, seal: Any, error: LunalogError, now: float
-) -> Any:
-    if self.seal is not seal or self.phase is Phase.ENDED:
-        return []
-    return self._settle(self._known(now), now)
-
-
-@fault(
     "R25, trap 43",
     "epochs climb past what servers have promised",
     "restored",
-    "lunalog.core.doubts:Doubts.judge",
-    "lunalog.core.streams:proof_of_loss",
+    "lunalog.core.leader_state:LeaderState._metadata_lost",
     "lunalog.core.leadership:LeaderMachine.fenced",
-    "lunalog.core.streams:check_leader",
+    "lunalog.core.streams:proof_of_loss",
 )
 def epochs_climb(real: Any, *args: Any, **fields: Any) -> Any:
-    if real.__name__ == "judge":
-        real(*args)
-        return ""
     if real.__name__ == "proof_of_loss":
         return ""
     if real.__name__ == "fenced":
-        fields["has_certificate"] = False
-        return real(*args, **fields)
-    return real(*args)
+        return real(*args, **{**fields, "has_certificate": False})
+    machine, why = args
+    return machine._end(not_leader(machine.head.name, None, why), is_release_due=True)

@@ -124,16 +124,6 @@ def tail_is_the_largest_end(real: Any, self: Any, sequence: int) -> int:
 
 
 @fault(
-    "R6, R18",
-    "a committed sequence that nobody can hold any more is forgotten",
-    "beyond",
-    "lunalog.core.recovery:Recovery.lost_evidence",
-)
-def evidence_of_loss_ignored(real: Any, self: Any) -> None:
-    real(self)
-
-
-@fault(
     "R18, trap 3",
     "a damaged range counts as one that was never held",
     "hole",
@@ -146,7 +136,7 @@ def damage_is_a_negative(real: Any, self: Any, sequence: int) -> bool:
 @fault(
     "R7",
     "a takeover begins where the segment does, below the trim",
-    "trims",
+    "trims_at_once",
     "lunalog.core.recovery:Recovery.__init__",
 )
 def takeover_below_the_trim(real: Any, self: Any, segment: Any, truncated_before: int) -> None:
