@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lunalog.errors import AvailabilityError
+from lunalog.master import records
 from lunalog.storage.extents import name_of
 from lunalog.testing.machine import SimulatedNode
 from lunalog.testing.schedule import run_schedule
@@ -99,8 +100,11 @@ async def zombie(stage: Stage) -> None:
             continue
         for node in stage.server_nodes:
             node.disk().faults.slowdown = chance.choice((1.0, 1.0, 30.0))
-        if chance.random() < 0.3:
+        dice = chance.random()
+        if dice < 0.3:
             old.pause()
+        elif dice < 0.5:  # what it asks for comes late
+            stage.network.clog(old.name, "master-1", chance.uniform(0.6, 1.0))
         else:
             stage.cut(old.name, "master-1")
         if chance.random() < 0.3:  # it does not even hear that it is over
@@ -108,8 +112,9 @@ async def zombie(stage: Stage) -> None:
         await stage.led_after(epoch)
         await stage.sleep(0.05, 0.3)
         old.resume()
-        stage.network.mend()
-        await stage.sleep(0.05)
+        if dice < 0.3 or dice >= 0.5:
+            stage.network.mend()
+        await stage.sleep(0.05, 0.5)
 
 
 @workload(lambda chance: Setting(*chance.choice(((4, 3), (3, 3), (5, 4))), servers=7))
@@ -215,10 +220,12 @@ async def quiet(stage: Stage) -> None:
     await stage.sleep(0.1)
     for node in stage.server_nodes:
         end = stage.readable(node)
+        stage.cut(node.name, *(client.name for client in stage.client_nodes))
         stage.kill(node)
         stage.back(node)
         await stage.until("start again", lambda node=node: stage.is_registered(node))
         again = stage.readable(node)
+        stage.network.mend()
         stage.require(again >= end, f"{node.name} let read up to {end}, and now up to {again}")
     for _ in range(4):
         await stage.more_acks(1)
@@ -253,11 +260,14 @@ async def resigns(stage: Stage) -> None:
         stage.store.faults.latency_s = (0.0, 0.0)
 
 
-@workload(lambda chance: Setting(3, 2, servers=chance.choice((3, 4))))
+@workload(lambda chance: Setting(3, 2, servers=chance.choice((3, 4)), payload_bytes=600))
 async def power(stage: Stage) -> None:
     """Kills, then power cuts soon after; power cuts of all; crashes right at a sync."""
     chance = stage.chance
     for _ in range(3):
+        slowdown = chance.choice((1.0, 40.0))
+        for node in stage.server_nodes:
+            node.disk().faults.slowdown = slowdown
         await stage.more_acks(chance.randint(2, 10))
         dice, leader, epoch = chance.random(), stage.leader, stage.epoch
         if dice < 0.4:
@@ -299,6 +309,8 @@ async def errors(stage: Stage) -> None:
         for node in nodes:
             node.disk().faults.fail_sync()
         await stage.sleep(0.02, 0.3)
+        if stage.chance.random() < 0.5:
+            continue
         for node in stage.server_nodes:
             stage.kill(node, power=True)
         for node in stage.server_nodes:
@@ -325,8 +337,11 @@ async def hole(stage: Stage) -> None:
     for other in lagging:
         stage.cut(leader.name, other.name)
     await stage.sleep(0.05)
-    stage.kill(leader)
+    if len(lagging) < len(others):
+        await stage.more_acks(1)  # and nobody is told that it is committed
+    stage.cut(leader.name, *(member.name for member in members))
     await stage.sleep(0.04)  # what it wrote last is attested by now
+    stage.kill(leader, power=True)
     stage.kill(node)
     stage.loses(node)
     flip_newest(stage, node)
@@ -347,7 +362,8 @@ def flip_newest(stage: Stage, node: SimulatedNode) -> None:
         block = run.block
         offsets = list(block.offsets) if block is not None else [run.offset]
         for offset in offsets[-stage.chance.randint(1, 3) :]:
-            node.disk().flip(name_of(run.extent), offset + 100 + stage.chance.randrange(40))
+            at = offset + stage.chance.choice((100, 130, 165, 170, 180))
+            node.disk().flip(name_of(run.extent), at)
 
 
 @workload(_damages)
@@ -399,7 +415,7 @@ async def wipes(stage: Stage) -> None:
     wiped = chance.choice([node for node in members if node is not lagging])
     stage.cut(leader.name, lagging.name)
     await stage.sleep(0.03, 0.08)
-    stage.kill(leader)
+    stage.kill(leader, power=True)
     stage.kill(wiped)
     stage.loses(wiped)
     wiped.disk().wipe()
@@ -430,7 +446,7 @@ async def images(stage: Stage) -> None:
     others = [node for node in members if node is not old]
     stage.cut(leader.name, others[0].name)
     await stage.sleep(0.03, 0.08)
-    stage.kill(leader)
+    stage.kill(leader, power=True)
     stage.kill(old)
     stage.kill(others[1])
     stage.loses(old)
@@ -559,6 +575,11 @@ async def masters(stage: Stage) -> None:
     await stage.sleep(0.0, 0.2)
     stage.store.faults.latency_s = (0.01, 0.05)
     await stage.sleep(0.02, 0.1)
+    leader = stage.leader
+    if leader is not None and chance.random() < 0.7:
+        stage.kill(leader)
+        stage.back(leader)
+        await stage.sleep(0.02, 0.15)
     first.pause()
     await stage.sleep(0.0, 0.1)
     stage.start_master(2)
@@ -615,6 +636,8 @@ async def restored(stage: Stage) -> None:
         await stage.more_acks(5)
     await _restore(stage, image)
     stage.require_no_fork()
+    is_noticed = any(key.startswith(records.LOST) for key in stage.store._records)
+    stage.require(is_noticed, "servers have promised more than the metadata knows: nobody cares")
 
 
 async def _restore(stage: Stage, image: dict[str, Any]) -> None:
@@ -718,8 +741,8 @@ async def short_reads(stage: Stage) -> None:
     await stage.sleep(0.5)
     known = stage.history.rows[-1].row.end
     await stage.sleep(0.1)
-    for node in stage.server_nodes:
-        stage.cut("harness", node.name)
+    for cut in (stage.server_nodes, stage.server_nodes[:1]):
+        stage.cut("harness", *(node.name for node in cut))
         with contextlib.suppress(AvailabilityError, TimeoutError):
             async with asyncio.timeout(1.0):
                 got = [event async for event in stage.journal.read(STREAM, start=0, follow=False)]

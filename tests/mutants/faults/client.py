@@ -51,7 +51,7 @@ def acknowledged_when_sent(real: Any, self: AppendQueue) -> None:
 @fault(
     "trap 17",
     "what was sent when the epoch ended is said to be refused",
-    "takeover",
+    "zombie",
     "lunalog.client.batching:AppendQueue._outcome",
 )
 def fenced_means_refused(real: Any, self: AppendQueue, sequence: int, error: LunalogError) -> Any:

@@ -90,18 +90,6 @@ def row_forgotten(real: Any, *rest: Any) -> None:
 
 
 @fault(
-    "R8, trap 16",
-    "a former leader may still seal",
-    "zombie",
-    "lunalog.core.streams:check_leader",
-    "lunalog.core.streams:_check_holds",
-    "lunalog.core.streams:_check_open",
-)
-def former_leader_seals(real: Any, *rest: Any) -> None:
-    return
-
-
-@fault(
     "R8",
     "a segment is sealed wherever the leader says, whatever is open",
     "zombie",

@@ -60,20 +60,6 @@ def gaps_accepted(real: Any, self: Any, *rest: Any) -> Any:
 
 
 @fault(
-    "R3",
-    "a frame that is held otherwise is acknowledged",
-    "twins",
-    "lunalog.core.held:SegmentReplica.holds",
-    "lunalog.core.replica:Replica._check",
-    "lunalog.core.replica:Replica.open",
-)
-def conflicts_acknowledged(real: Any, self: Any, *rest: Any) -> Any:
-    if real.__name__ == "holds":
-        return True
-    return twin_leaders(real, self, *rest)
-
-
-@fault(
     "R12",
     "a committed mark is kept for the stream, not for the segment",
     "stale",

@@ -67,20 +67,13 @@ def open_not_recorded(real: Any, self: Log, records: list[Record], done: Any = N
 
 @fault(
     "R16",
-    "a start does not sync what it carries of the unattested tail",
+    "a start trusts the tail that it found, and makes none of it durable",
     "power",
-    "lunalog.storage.writer:Wal._write",
+    "lunalog.storage.boot:Boot._take_over",
 )
-async def start_without_sync(real: Any, self: Wal, extent: Any, batch: Any) -> None:
-    if self.number - self.first_number > 1:
-        await real(self, extent, batch)
-        return
-    file = extent.file
-    extent.file = _Unsynced(file)
-    try:
-        await real(self, extent, batch)
-    finally:
-        extent.file = file
+async def tail_not_carried(real: Any, self: Any, replayed: Any, number: int) -> Any:
+    replayed.tail = []
+    return await real(self, replayed, number)
 
 
 class _Unsynced:
@@ -165,22 +158,11 @@ def batch_attests_itself(real: Any, self: Wal, extent: Any, records: Any, flags:
 @fault(
     "R17",
     "bad bytes are cut as torn, whatever later headers attest",
-    "damage",
+    "hole",
     "lunalog.storage.replay:Replay._is_attested",
 )
 def damage_is_torn(real: Any, self: Any, *rest: Any) -> bool:
     real(self, *rest)
-    return False
-
-
-@fault(
-    "R18",
-    "damage that may hide a promise costs no incarnation",
-    "damage",
-    "lunalog.storage.log:Log.may_have_lost",
-)
-def lost_promise_unnoticed(real: Any, self: Log) -> bool:
-    real(self)
     return False
 
 
@@ -225,7 +207,7 @@ def marks_in_memory_only(real: Any, *rest: Any) -> Any:
 @fault(
     "R26, I12",
     "nobody looks at checksums",
-    "damage",
+    "hole",
     "lunalog.storage.format:_parse_frame",
     "lunalog.wire.frames:check",
 )
