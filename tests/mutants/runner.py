@@ -15,10 +15,11 @@ import os
 import time
 from dataclasses import dataclass
 
-from lunalog.testing.sim import hush
 from tests.mutants import faults
 from tests.mutants.registry import MUTANTS
 from tests.mutants.scripts import WORKLOADS
+
+from lunalog.testing.sim import hush
 
 CAP = 2_000
 CONTROLS = 5

@@ -8,6 +8,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from tests.mutants.stage import STREAM, Script, Setting, Stage
+
 from lunalog.errors import AvailabilityError
 from lunalog.master import records
 from lunalog.storage.extents import name_of
@@ -15,7 +17,6 @@ from lunalog.testing.machine import SimulatedNode
 from lunalog.testing.schedule import run_schedule
 from lunalog.types import StreamHead
 from lunalog.wire.messages import DropSegment
-from tests.mutants.stage import STREAM, Script, Setting, Stage
 
 Workload = Callable[[int], list[str]]
 WORKLOADS: dict[str, Workload] = {}
@@ -483,9 +484,7 @@ async def trims(stage: Stage) -> None:
     await stage.sleep(0.3)  # servers have been told
 
 
-@workload(
-    lambda chance: Setting(*chance.choice(((4, 3), (3, 3), (5, 4))), servers=5, clients=1)
-)
+@workload(lambda chance: Setting(*chance.choice(((4, 3), (3, 3), (5, 4))), servers=5, clients=1))
 async def trims_at_once(stage: Stage) -> None:
     """A leader truncates all that it has just committed, and dies before it has said what that is."""
     for _ in range(3):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from tests.mutants.registry import fault
+
 from lunalog.client.batching import AppendQueue
 from lunalog.client.fetch import Nothing
 from lunalog.client.journal import SingleWriteJournal
 from lunalog.client.session import Session
 from lunalog.errors import LunalogError, NotLeaderError
 from lunalog.types import Peer
-from tests.mutants.registry import fault
 
 
 @fault(

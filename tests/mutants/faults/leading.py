@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.mutants.registry import fault
+
 from lunalog.core.asking import ReadPoints
 from lunalog.core.effects import AnswerRead, DropSet
 from lunalog.core.leader_state import Phase, not_leader
@@ -11,7 +13,6 @@ from lunalog.core.leadership import LeaderMachine
 from lunalog.core.replication import SegmentReplication
 from lunalog.errors import AvailabilityError, LunalogError
 from lunalog.wire.messages import SealSegment
-from tests.mutants.registry import fault
 
 
 @fault(
@@ -35,7 +36,9 @@ def ack_quorum_less_one(real: Any, self: SegmentReplication) -> bool:
     "takeover",
     "lunalog.core.replication:SegmentReplication.accepted",
 )
-def acks_counted_twice(real: Any, self: SegmentReplication, replica: Any, end: int, tail: int) -> bool:
+def acks_counted_twice(
+    real: Any, self: SegmentReplication, replica: Any, end: int, tail: int
+) -> bool:
     other = min(self.replicas, key=lambda r: (r is replica, r.matched))
     found = real(self, replica, end, tail)
     return bool(real(self, other, min(end, tail), tail)) or bool(found)
@@ -125,7 +128,9 @@ def read_point_unchecked(real: Any, self: LeaderMachine, token: int, now: float)
     "split",
     "lunalog.core.asking:ReadPoints.checked",
 )
-def seal_quorum_confirms(real: Any, self: ReadPoints, number: int, member: Any, **fields: Any) -> Any:
+def seal_quorum_confirms(
+    real: Any, self: ReadPoints, number: int, member: Any, **fields: Any
+) -> Any:
     segment = self._segment
     found = real(self, number, member, **fields)
     if segment is None or self._segment is not segment or number != self._round:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from tests.mutants.registry import fault
 
 from lunalog.core import streams
 from lunalog.core.streams import Change
@@ -12,7 +13,6 @@ from lunalog.errors import ConflictError, LunalogError
 from lunalog.master.commands import GARBAGE, Commands, Key
 from lunalog.master.elections import Elections
 from lunalog.master.metadata import Metadata
-from tests.mutants.registry import fault
 
 
 @fault("R1", "an epoch is granted twice", "takeover", "lunalog.core.streams:grant")
@@ -120,7 +120,9 @@ async def version_refused(real: Any, self: Metadata, stream: Any, *rest: Any) ->
     "contended",
     "lunalog.master.metadata:Metadata.commit",
 )
-async def unknown_is_refused(real: Any, self: Metadata, compares: Any, puts: Any, deletes: Any = ()) -> Any:
+async def unknown_is_refused(
+    real: Any, self: Metadata, compares: Any, puts: Any, deletes: Any = ()
+) -> Any:
     everything = {"active": self._active_version, **compares}
     try:
         return await self._store.transact(everything, puts, deletes)

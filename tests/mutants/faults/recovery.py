@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.mutants.registry import fault
+
 from lunalog.core.effects import AnswerRead
 from lunalog.core.leader_state import Phase
 from lunalog.core.leadership import LeaderMachine
@@ -11,7 +13,6 @@ from lunalog.core.outbox import CopiedFrame
 from lunalog.core.recovery import Decision, Recovery, Stage
 from lunalog.core.replica import Replica
 from lunalog.wire import frames
-from tests.mutants.registry import fault
 
 
 @fault(
@@ -77,7 +78,9 @@ def fence_only_what_is_known(
     "zombie",
     "lunalog.core.replica:Replica.fence",
 )
-def fence_tells_too_little(real: Any, self: Replica, stream: bytes, segment: Any, *rest: Any) -> Any:
+def fence_tells_too_little(
+    real: Any, self: Replica, stream: bytes, segment: Any, *rest: Any
+) -> Any:
     state, is_new = real(self, stream, segment, *rest)
     held = self.find(stream, segment)
     if held is None or held.durable == held.end:

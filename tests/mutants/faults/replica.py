@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from tests.mutants.registry import fault
+
 from lunalog.core.effects import SendFrom
 from lunalog.core.held import SegmentReplica, StreamReplica
 from lunalog.core.replica import Replica
 from lunalog.errors import FencedError
-from tests.mutants.registry import fault
 
 
 @fault("R3", "a lower epoch may append", "zombie", "lunalog.core.replica:Replica._check")
@@ -147,6 +148,7 @@ def deleted_without_trace(real: Any, self: Replica, stream: bytes, promise: Any)
     "stale_drop",
     "lunalog.core.replica:Replica.drop",
 )
-def stale_drop(real: Any, self: Replica, stream: bytes, segment: Any, promise: Any, version: int) -> bool:
+def stale_drop(
+    real: Any, self: Replica, stream: bytes, segment: Any, promise: Any, version: int
+) -> bool:
     return bool(real(self, stream, segment, promise, version + 1_000))
-

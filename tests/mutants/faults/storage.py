@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tests.mutants.registry import fault
+
 from lunalog.server.registration import Registration
 from lunalog.storage.format import Position
 from lunalog.storage.log import Log
 from lunalog.storage.records import FrameRecord, MarkRecord, OpenRecord, PromiseRecord, Record
 from lunalog.storage.writer import Wal
-from tests.mutants.registry import fault
 
 
 def _put_early(self: Log, real: Any, records: list[Record], done: Callable[[], None]) -> None:
