@@ -9,6 +9,8 @@ SEED ?=
 SCOPE ?= ci
 SHRINK ?=
 ROUNDS ?= 5
+CAP ?=
+MUTANTS ?=
 SECONDS ?= 60
 TARGET ?=
 MINUTES ?= 10
@@ -18,7 +20,7 @@ STORY ?=
 PIP := $(RUN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage check lint sim fuzz chaos model crashes bench clean
+.PHONY: help demo test coverage check lint sim fuzz chaos model crashes mutants bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -75,6 +77,9 @@ model: $(VENV)/run.stamp ## explore the protocol's models state by state, and wh
 
 crashes: $(VENV)/test.stamp ## crash states of a server's disk: STATES=20000, or STORY="used: roll kill" alone
 	@$(RUN)/python -m tests.faults.crashes --states $(STATES) --seed $(FROM) $(if $(STORY),--story "$(STORY)")
+
+mutants: $(VENV)/run.stamp ## deliberate protocol faults, each killed by simulated schedules (CAP=20 MUTANTS='a b')
+	@PYTHONHASHSEED=0 $(RUN)/python -m tests.mutants $(MUTANTS) $(if $(CAP),--cap $(CAP))
 
 bench: $(VENV)/run.stamp ## every target of the README beside the yardstick (ROUNDS=5)
 	$(RUN)/python bench/run.py --rounds $(ROUNDS)

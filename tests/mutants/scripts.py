@@ -65,20 +65,26 @@ async def takeover(stage: Stage) -> None:
             stage.cut(node.name, victim.name)
         await stage.sleep(0.001, 0.08)
         stage.kill(victim, power=chance.random() < 0.7)  # what it had sent is on its way, or gone
-        for node in [other for other in members if other not in down]:
-            if chance.random() < 0.5:  # who lags is heard first
-                for client in stage.client_nodes:
-                    stage.network.clog(node.name, client.name, chance.uniform(0.01, 0.3))
-        for node in down:
-            for client in stage.client_nodes:
-                stage.network.mend(node.name, client.name)
-                stage.network.mend(client.name, node.name)
-            if chance.random() < 0.3:
-                stage.kill(node, power=chance.random() < 0.5)
+        _let_lag(stage, members, down)
         await stage.sleep(0.001, 0.3)
         for node in [*down, victim]:
             stage.back(node)
         await stage.led_after(epoch)
+
+
+def _let_lag(stage: Stage, members: list[SimulatedNode], down: list[SimulatedNode]) -> None:
+    """Have who lags heard by all clients again, often before the others, and restart some."""
+    chance = stage.chance
+    for node in members:
+        is_late = node not in down and chance.random() < 0.5
+        for client in stage.client_nodes:
+            if is_late:
+                stage.network.clog(node.name, client.name, chance.uniform(0.01, 0.3))
+            elif node in down:
+                stage.network.mend(node.name, client.name)
+                stage.network.mend(client.name, node.name)
+        if node in down and chance.random() < 0.3:
+            stage.kill(node, power=chance.random() < 0.5)
 
 
 def _zombies(chance: random.Random) -> Setting:
@@ -270,29 +276,33 @@ async def power(stage: Stage) -> None:
         for node in stage.server_nodes:
             node.disk().faults.slowdown = slowdown
         await stage.more_acks(chance.randint(2, 10))
-        dice, leader, epoch = chance.random(), stage.leader, stage.epoch
-        if dice < 0.4:
-            for node in stage.server_nodes:
-                stage.kill(node)
-                stage.back(node)
-            await stage.sleep(0.0, 0.03)
-            for node in stage.server_nodes:
-                stage.kill(node, power=True)
-        elif dice < 0.6:
-            for node in stage.server_nodes:
-                stage.kill(node, power=True)
-        elif leader is not None:
+        leader, epoch = stage.leader, stage.epoch
+        is_takeover = leader is not None and chance.random() < 0.4
+        if is_takeover and leader is not None:
             stage.kill(leader)
             for node in stage.member_nodes():
                 _trap(stage, node, chance.randint(1, 2))
             stage.back(leader)
             await stage.sleep(0.1, 0.6)
+        else:
+            await _cut_power(stage, after_kill=chance.random() < 0.7)
         await stage.sleep(0.0, 0.2)
         for node in stage.server_nodes:
             node.disk().faults.heal()
             stage.back(node)
-        if dice >= 0.6:
+        if is_takeover:
             await stage.led_after(epoch)
+
+
+async def _cut_power(stage: Stage, *, after_kill: bool) -> None:
+    """Take the power of all servers, perhaps just after they were killed and have come back."""
+    if after_kill:
+        for node in stage.server_nodes:
+            stage.kill(node)
+            stage.back(node)
+        await stage.sleep(0.0, 0.03)
+    for node in stage.server_nodes:
+        stage.kill(node, power=True)
 
 
 def _trap(stage: Stage, node: SimulatedNode, number: int) -> None:
@@ -570,7 +580,7 @@ async def contended(stage: Stage) -> None:
 async def masters(stage: Stage) -> None:
     """A second master takes the store over while the first one stands still, then that one wakes."""
     chance = stage.chance
-    first, second = stage.master_nodes
+    first = stage.master_nodes[0]
     await stage.sleep(0.0, 0.2)
     stage.store.faults.latency_s = (0.01, 0.05)
     await stage.sleep(0.02, 0.1)
