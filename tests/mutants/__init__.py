@@ -1,0 +1,1 @@
+"""Deliberate protocol faults, and the workloads that must notice them."""

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
-from lunalog.core import quorum, recovery
 from tests.mutants import runner
 from tests.mutants.registry import MUTANTS, Mutant, owner_of
 from tests.mutants.scripts import WORKLOADS
+
+from lunalog.core import quorum, recovery
 
 ABSENT = {"R20", "R23", "R24"}
 """Repair, archive and chain: their faults come with them."""
