@@ -98,11 +98,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--list", action="store_true", help="only say which there are")
     wanted = parser.parse_args(arguments)
-    names = wanted.names or list(MUTANTS)
+    names = wanted.names or [name for name in MUTANTS if name not in faults.OPEN]
     if unknown := set(names) - set(MUTANTS):
         parser.error(f"no such mutant: {', '.join(sorted(unknown))}")
     if wanted.list:
-        for name in names:
+        for name in MUTANTS:
             print(f"{name:36} {MUTANTS[name].rule:12} {MUTANTS[name].breaks}")
         return 0
     workloads = sorted({MUTANTS[name].workload for name in names})
@@ -133,6 +133,7 @@ def conclude(outcomes: list[Outcome], has_failed: bool, took_s: float) -> int:
     for outcome in outcomes:
         if outcome.spoiled:
             print(f"{outcome.name}: {outcome.spoiled} seeds fail without it as well")
+    print(f"not run, the workloads are blind there: {', '.join(sorted(faults.OPEN))}")
     alive = [outcome.name for outcome in outcomes if not outcome.is_killed]
     if alive:
         print(f"SURVIVED: {', '.join(alive)}")

@@ -2,6 +2,21 @@
 
 from importlib import import_module
 
+OPEN = frozenset(
+    {
+        "batch-attests-itself",
+        "blind-put",
+        "damage-is-a-negative",
+        "damage-is-torn",
+        "fence-tells-too-little",
+        "mark-kept-per-stream",
+        "marks-in-memory-only",
+        "seal-of-any-segment",
+        "tail-is-the-largest-end",
+        "twin-leaders",
+    }
+)
+"""Not killed for sure yet: the workloads are blind there.  Each run names them; none is added."""
 ROOMS = ("recovery", "leading", "replica", "storage", "master", "client")
 
 
