@@ -1,6 +1,6 @@
 """Names for what a transaction does to the master's metadata, so that a crash can be aimed at each.
 
-Source: M1; docs/design.md "Streams and segments".
+Source: M1; docs/design.md "Metadata and the master".
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ async def test_servers_are_named_started_listed_and_retired(make, tmp_path):
         ("s1", pids["s1"], True),
         ("s2", pids["s2"], True),
     ]
-    assert (tmp_path / "s1" / "server.log").read_text() == "up\n"
+    log = tmp_path / "s1" / "server.log"
+    assert await until(log.read_text) == "up\n"
     await orchestrator.deprovision("s1")
     await orchestrator.deprovision("s1")
     assert start_time(pids["s1"]) is None
