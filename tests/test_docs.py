@@ -19,6 +19,7 @@ from lunalog.errors import LunalogError
 from lunalog.orchestrator.base import LEFT_EXIT_CODE
 from lunalog.storage import records
 from lunalog.testing import Trial
+from lunalog.testing.nemesis import all_kinds
 from lunalog.wire import codec, messages
 
 HOME = Path(__file__).resolve().parent.parent
@@ -328,3 +329,32 @@ def test_relative_links_lead_somewhere(path):
         assert aim.is_relative_to(HOME), target
         if anchor and aim.suffix == ".md":
             assert anchor in anchors(aim.read_text()), target
+
+
+# ------------------------------------------------------------------------- testing.md
+
+SIMULATED = {
+    *(f"P{n}" for n in (1, 2, 3, 4)),
+    *(f"N{n}" for n in (1, 2, 3, 4, 8)),
+    *(f"D{n}" for n in range(5, 14)),
+    *("C1", "C2", "M1", "M5", "K1", "K2", "K3", "K5"),
+}
+"""Faults that the simulator injects; K4 and H6 show in its workload, M2 and M4 come later."""
+
+
+def test_the_table_of_faults_says_what_the_simulator_injects() -> None:
+    table = {
+        row[0]: set(re.findall(r"`(\w+)`", row[1]))
+        for row in rows(section(page("testing.md"), "Simulated schedules"))
+        if re.fullmatch(r"[A-Z]\d+", row[0])
+    }
+    named: dict[str, set[str]] = {}
+    for name, kind in all_kinds().items():
+        found = re.match(r"([A-Z]\d+(?:, [A-Z]\d+)*):", kind.__doc__ or "")
+        assert found, f"{name} does not say which fault it injects"
+        for code in found[1].split(", "):
+            named.setdefault(code, set()).add(name)
+    assert table == named
+    assert set(table) >= SIMULATED
+    catalogue = {row[0] for row in rows(section(page("protocol.md"), "Faults"))}
+    assert set(table) <= catalogue

@@ -23,7 +23,7 @@ from lunalog.testing.workload import Mix
 
 SHORT_S, MIDDLE_S, LONG_S = (0.6, 1.8), (1.8, 6.0), (10.0, 16.0)
 """How long storms last; most are short, since most bugs need few steps, and few need many."""
-LENGTHS = (SHORT_S,) * 24 + (MIDDLE_S,) * 5 + (LONG_S,)
+LENGTHS = (SHORT_S,) * 32 + (MIDDLE_S,) * 5 + (LONG_S,)
 USUAL_PAUSE_S = 0.02
 
 
@@ -55,7 +55,7 @@ class Plan:
         network = NetworkSettings()
         network.redraw(chance)
         storm_s = chance.uniform(*chance.choice(LENGTHS))
-        count = 10 ** chance.uniform(0.6, 1.7) * (storm_s / SHORT_S[1]) ** 0.5
+        count = 10 ** chance.uniform(0.7, 1.75) * (storm_s / SHORT_S[1]) ** 0.5
         storm_s *= (mix.pause_s / USUAL_PAUSE_S) ** 0.3  # the busier, the shorter
         storm_s = round(storm_s, 3)
         faults = draw_faults(chance, draw_kinds(chance), storm_s / count, storm_s)

@@ -44,7 +44,8 @@ def test_leaving_faults_out_leaves_the_others_as_they_are() -> None:
 def test_a_swarm_draws_every_kind_every_legal_pair_and_long_storms() -> None:
     kinds = Counter(fault.kind for plan in DRAWN for fault in plan.faults)
     assert set(kinds) == set(all_kinds())
-    assert {(p.shape.replicas, p.shape.ack_quorum) for p in DRAWN} == set(LEGAL_PAIRS)
+    streams = [stream for plan in DRAWN for stream in plan.shape.streams]
+    assert {(stream.replicas, stream.ack_quorum) for stream in streams} == set(LEGAL_PAIRS)
     legal = {(n, a) for n in range(2, REPLICAS_MOST + 1) for a in range(2, n + 1)} | {(1, 1)}
     assert set(LEGAL_PAIRS) == legal
     assert any(p.storm_s > LONG_S[0] for p in DRAWN)
