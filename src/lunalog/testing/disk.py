@@ -186,10 +186,10 @@ class SimulatedDisk:
             self.flip(name, self.chance.randrange(size), 1 << self.chance.randrange(8))
         return self.damage[known:]
 
-    def flip_near_end(self, name: str, within: int) -> list[Damage]:
-        """Flip a bit of the last durable bytes of a file that are not zero."""
-        end, known = self.directory.find(name).durable.content_end(), len(self.damage)
-        if end:
+    def flip_before(self, name: str, end: int, within: int) -> list[Damage]:
+        """Flip a bit of the durable bytes that lie right before `end`."""
+        known = len(self.damage)
+        if end > 0:
             at = self.chance.randrange(max(0, end - within), end)
             self.flip(name, at, 1 << self.chance.randrange(8))
         return self.damage[known:]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lunalog.storage import extents
+from lunalog.storage import format as layout
 
 if TYPE_CHECKING:
     from lunalog.testing.disk import SimulatedDisk
@@ -143,11 +144,28 @@ def flip_tail(strike: Strike) -> str | None:
 
 
 def flip_last(disk: SimulatedDisk, within: int) -> None:
-    """Flip a bit of the last bytes of a log."""
+    """Flip a bit of the last bytes of a log that its last header says were synced (R17).
+
+    Damage of what no header attests yet cannot be told from a torn write.
+    """
     names = sorted(disk.directory.names, reverse=True)
     for name in [name for name in names if extents.NAME.fullmatch(name)] or names:
-        if disk.flip_near_end(name, within):
+        if disk.flip_before(name, attested_end(disk, name), within):
             return
+
+
+def attested_end(disk: SimulatedDisk, name: str) -> int:
+    """Where the last whole batch of an extent begins; of another file, its end."""
+    found, durable = extents.NAME.fullmatch(name), disk.directory.find(name).durable
+    if found is None:
+        return durable.content_end()
+    content = durable.read(0, durable.content_end())
+    at = content.rfind(layout.MAGIC)
+    while at > 0:
+        if layout.parse_batch_head(content, at, int(found[1]), at) is not None:
+            return at
+        at = content.rfind(layout.MAGIC, 0, at)
+    return 0
 
 
 def restore_image(strike: Strike) -> str | None:

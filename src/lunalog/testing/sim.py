@@ -151,6 +151,7 @@ def replay(plan: Plan, *, shrinks: bool = False, save: Path | None = None) -> in
     """Run one plan and print its options, story and findings; make it smaller first if asked."""
     result = run_schedule(plan)
     if shrinks and result.violations:
+        hush()
         before = len(plan.faults)
         smaller = shrink(plan, result)
         plan, result = smaller.plan, smaller.result
