@@ -277,27 +277,31 @@ class Explorer:
 
     def _lives_on(self, directory: Directory, told: Told) -> None:
         """What is promised behind a recovery outlives a power cut that keeps nothing unsynced."""
-        disk, runtime, server = self._server(directory)
-        self._loop.run_until_complete(self._promise(server, runtime))
+        disk = self._loop.run_until_complete(self._promise(directory))
         cut = next(power_cuts(disk.directory, self.chance))
-        disk, runtime, server = self._server(cut)
+        self._loop.run_until_complete(self._look_for_promise(cut, told))
 
-        async def look() -> None:
+    async def _promise(self, directory: Directory) -> SimulatedDisk:
+        disk, runtime, server = self._server(directory)
+        try:
+            await recover(server)
+            server.replica.promised(WITNESS, Promise(7, ANN))
+            server.log.put([PromiseRecord(WITNESS, Promise(7, ANN))])
+            await server.log.flush()
+        finally:
+            await abandon(server, runtime)
+        return disk
+
+    async def _look_for_promise(self, directory: Directory, told: Told) -> None:
+        _, runtime, server = self._server(directory)
+        try:
             await recover(server)
             self._check_clean(server, told)
             await check_told(told.memory, server.replica, server.log)
-            if server.replica.promises()[WITNESS] != Promise(7, ANN):
+            if server.replica.promises().get(WITNESS) != Promise(7, ANN):
                 raise CrashError("R5: a promise made after the recovery is lost")
+        finally:
             await abandon(server, runtime)
-
-        self._loop.run_until_complete(look())
-
-    async def _promise(self, server: JournalServer, runtime: StartRuntime) -> None:
-        await recover(server)
-        server.replica.promised(WITNESS, Promise(7, ANN))
-        server.log.put([PromiseRecord(WITNESS, Promise(7, ANN))])
-        await server.log.flush()
-        await abandon(server, runtime)
 
 
 async def recover(server: JournalServer) -> None:

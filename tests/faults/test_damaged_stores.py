@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,8 +100,10 @@ class Store:
 
 
 @pytest.fixture(scope="module")
-def store() -> Store:
-    return Store()
+def store() -> Iterator[Store]:
+    made = Store()
+    yield made
+    made.explorer.close()
 
 
 def used(directory: Directory, name: str) -> int:
@@ -242,5 +245,6 @@ def test_files_of_another_servers_directory_are_never_taken_for_its_own(store: S
         inode = other.directory.names[name].copy()
         disk.directory.names[name] = disk.directory.durable[name] = inode
         found[store.outcome(disk.directory)] += 1
+    other.explorer.close()
     print(f"{found.total()} files of another directory: {dict(found)}")
     assert found.total() > 3
