@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, NamedTuple
 from unittest import mock
 
-from tests.faults.power_cuts import fingerprint, power_cuts
+from tests.faults.power_cuts import fingerprint, pending_in, power_cuts
 from tests.faults.stories import TINY, Story, Told, live, serve
 from tests.unit.storage.conftest import ANN, check_told, essence
 
@@ -198,7 +198,7 @@ class Explorer:
 
     def _try(self, way: str, told: Told, directory: Directory, deeper: Budget, depth: int) -> None:
         """Start on a state, and crash that start as well."""
-        key = fingerprint(directory), hash((told.key, len(directory.unsynced)))
+        key = fingerprint(directory), hash((told.key, pending_in(directory)))
         if key in self._tried:
             return
         self._tried.add(key)

@@ -60,6 +60,12 @@ def fingerprint(directory: Directory) -> int:
     return _fingerprint(directory, {})
 
 
+def pending_in(directory: Directory) -> int:
+    """Tells what is not synced: a kill leaves it so, a power cut that keeps all of it does not."""
+    files = [(inode.number, tuple(inode.unsynced)) for inode in _inodes(directory)]
+    return hash((len(directory.unsynced), tuple(files)))
+
+
 def _fingerprint(directory: Directory, hashes: dict[int, int]) -> int:
     parts = []
     for name, inode in sorted(directory.names.items()):

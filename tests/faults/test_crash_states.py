@@ -6,7 +6,7 @@ import random
 
 import pytest
 from tests.faults import crashes
-from tests.faults.power_cuts import fingerprint, power_cuts
+from tests.faults.power_cuts import fingerprint, pending_in, power_cuts
 from tests.faults.stories import BASES, SMALL, Story, drawn, live, short
 
 from lunalog.runtime import drive
@@ -41,6 +41,15 @@ def test_an_unsynced_write_arrives_whole_torn_as_zeros_or_not_at_all() -> None:
 def test_a_length_that_was_not_synced_is_there_or_not() -> None:
     found = {state["f"] for state in contents(disk_with(b"o" * 512, b"n" * 512, at=512))}
     assert found == {b"o" * 512, b"o" * 512 + b"n" * 512, b"o" * 512 + bytes(512)}
+
+
+def test_a_kill_is_not_the_power_cut_that_keeps_everything() -> None:
+    """Equal bytes, but what is unsynced may still be lost (R16)."""
+    killed = disk_with(b"o" * 512, b"n" * 512).directory
+    cuts = list(power_cuts(killed, random.Random(1)))
+    whole = [cut for cut in cuts if fingerprint(cut) == fingerprint(killed)]
+    assert len(whole) == 1
+    assert pending_in(whole[0]) != pending_in(killed)
 
 
 def test_what_was_synced_is_in_every_state() -> None:
