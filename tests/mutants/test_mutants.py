@@ -102,6 +102,6 @@ def test_a_seed_that_fails_anyway_kills_nobody(registered: Any, monkeypatch: pyt
 
 
 def test_one_fault_is_killed_by_the_focused_workload_it_names():
-    outcome = runner.hunt(("seal-quorum-confirms", 0, 5))
+    outcome = runner.hunt(("seal-quorum-confirms", 0, 20))
     assert outcome.is_killed
     assert outcome.killed_by.startswith("I8")
