@@ -176,9 +176,15 @@ class SimulatedDisk:
         inode.flips[offset] = inode.flips.get(offset, 0) ^ mask
         self.damage.append(Damage("flip", name, offset, before, inode.read(offset, 1)))
 
-    def flip_some(self, count: int) -> list[Damage]:
-        """Flip single bits at random places of all that is durable; returns what was flipped."""
-        places = [(n, i.durable.size) for n, i in sorted(self.directory.names.items())]
+    def flip_some(self, count: int, end_of: Callable[[str], int] | None = None) -> list[Damage]:
+        """Flip single bits at random places of all that is durable; returns what was flipped.
+
+        With `end_of`, only below that offset of each file.
+        """
+        ends = {name: inode.durable.size for name, inode in self.directory.names.items()}
+        places = [
+            (n, end_of(n) if end_of is not None else size) for n, size in sorted(ends.items())
+        ]
         places = [(name, size) for name, size in places if size]
         known = len(self.damage)
         for _ in range(count if places else 0):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lunalog.storage import extents
@@ -85,9 +86,9 @@ def wipe(strike: Strike) -> str | None:
 
 
 def flip_bits(strike: Strike) -> str | None:
-    """D5: some bits of what is durable read otherwise."""
+    """D5: some bits of what is durable, and attested (see `flip_last`), read otherwise."""
     count = strike.chance.choice((1, 1, 3, 30))
-    return damage(strike, lambda disk: disk.flip_some(count))
+    return damage(strike, lambda disk: disk.flip_some(count, partial(attested_end, disk)))
 
 
 def lose_file(strike: Strike) -> str | None:

@@ -6,7 +6,7 @@ import struct
 from collections import defaultdict
 from hashlib import blake2b
 
-from lunalog.testing.history import Finding, HeldFrame, History
+from lunalog.testing.history import Finding, HeldFrame, History, RowChange
 from lunalog.types import Chain, Epoch, Member, SealedSegment, SegmentId, Sequence, StreamId
 
 
@@ -51,14 +51,11 @@ def local_durability(history: History) -> Finding:
 def replication(history: History) -> Finding:
     """I11: a sealed segment is on A listed disks, but for injected losses; in the end on all."""
     finding = Finding()
-    losses: dict[Member, float] = {}
-    for loss in history.losses:
-        losses.setdefault(loss.member, loss.at)
     for change in history.rows:
         if change.copies is None:
             continue
         row = change.row
-        lost = sum(losses.get(member, change.at + 1) <= change.at for member in row.members)
+        lost = sum(_has_lost(history, member, change) for member in row.members)
         finding.require(
             len(set(change.copies)) >= row.ack_quorum - lost,
             "I11: {r} was sealed with copies on {c}; {n} of its disks had lost something",
@@ -72,6 +69,22 @@ def replication(history: History) -> Finding:
             finding.require(False, "I11: {m} never completed {r}", m=member, r=row)
         finding.checked += len(complete)
     return finding
+
+
+def _has_lost(history: History, member: Member, change: RowChange) -> bool:
+    """Whether a listed disk had lost something by then.
+
+    A segment is sealed on those who acked it, under their incarnations.  A row that changes later lists
+    a server under a new one because its disk may have lost something under an old one (R19).
+    """
+    return any(
+        loss.at <= change.at
+        and (
+            loss.member == member
+            or (change.row.version > 1 and loss.member.server == member.server)
+        )
+        for loss in history.losses
+    )
 
 
 def lacking(
