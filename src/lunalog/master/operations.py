@@ -149,6 +149,7 @@ class Operations:
             address = self._servers.address(site.name)
             if address is not None:
                 found.append(address)
+        stream.proposed |= {server.member.server for server in found}
         return Proposal(tuple(found))
 
     # ------------------------------------------------------------------ changing

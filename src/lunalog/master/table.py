@@ -35,7 +35,8 @@ class Stream:
     """One stream: what is durable of it, and who follows it now."""
 
     __slots__ = (
-        "campaign", "head", "lost", "open_leader", "rows", "superseded", "version", "watchers",
+        "campaign", "head", "lost", "open_leader", "proposed", "rows", "superseded", "version",
+        "watchers",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +53,8 @@ class Stream:
         self.lost = ""
         """Why it is read-only (R25); empty when it is not."""
         self.watchers: Watchers | None = None
+        self.proposed: frozenset[str] = frozenset()
+        """Servers that were named to the leader since the head named another open segment."""
         self.campaign: Campaign | None = None
 
     @property
@@ -75,8 +78,9 @@ class Stream:
         return tuple(row for row in rows if row.end > before)
 
     def servers(self) -> set[str]:
-        """Names of all servers that the open segment and the kept rows list."""
+        """Names of all servers that the open segment and the kept rows list, or a proposal does."""
         found = {m.server for row in self.kept_rows() for m in row.members}
+        found.update(self.proposed)
         if self.head.open is not None:
             found.update(m.server for m in self.head.open.members)
         return found
@@ -177,6 +181,8 @@ class Table:
     ) -> None:
         """Take in what a stream is now."""
         self._unindex(stream)
+        if (head.epoch, head.open) != (stream.head.epoch, stream.head.open):
+            stream.proposed = frozenset()
         stream.head, stream.open_leader, stream.version = head, open_leader, version
         stream.rows = tuple(rows)
         self._index(stream)
