@@ -67,6 +67,8 @@ class ServerLink(Handler):
         self.error: LunalogError | None = None
         """Why the last attempt failed."""
         self.dialling: asyncio.Future[Connection] | None = None
+        self.attempt: asyncio.Task[None] | None = None
+        """What dials now, on behalf of `dialling`."""
         self.backoff = Backoff(links.runtime, links.config.retry_ms_max)
 
     def __repr__(self) -> str:
@@ -134,10 +136,14 @@ class ServerLinks:
             if link is None:
                 self._links[server.member.server] = ServerLink(self, server)
             elif server.member.incarnation >= link.server.member.incarnation:
-                if server.address != link.server.address:
+                has_moved = server.address != link.server.address
+                link.server = server
+                if has_moved:
                     link.retry_at = 0.0
                     link.backoff.reset()
-                link.server = server
+                    if link.dialling is not None and link.attempt is not None:
+                        link.attempt.cancel()  # nobody may answer there for a long time
+                        self._start_dial(link, link.dialling)
 
     def address_of(self, name: str) -> ServerAddress | None:
         """Where `name` listens, as far as is known."""
@@ -186,8 +192,12 @@ class ServerLinks:
                     f"server {name} could not be reached a moment ago: {link.error}", server=name
                 )
             link.dialling = asyncio.get_running_loop().create_future()
-            _ = self._tasks.start(self._dial(link, link.dialling), f"dial-{name}")
+            self._start_dial(link, link.dialling)
         return await asyncio.shield(link.dialling)
+
+    def _start_dial(self, link: ServerLink, dialling: asyncio.Future[Connection]) -> None:
+        name = f"dial-{link.server.member.server}"
+        link.attempt = self._tasks.start(self._dial(link, dialling), name)
 
     async def _dial(self, link: ServerLink, dialling: asyncio.Future[Connection]) -> None:
         server = link.server
@@ -210,15 +220,22 @@ class ServerLinks:
         except LunalogError as failed:
             error = failed
         finally:
-            link.dialling = None
-            if link.connection is None:
-                link.error = error
-                link.retry_at = self.runtime.now() + link.backoff.next_s()
-                why = f"cannot reach server {server.member.server}: {error}"
-                dialling.set_exception(ServerUnavailableError(why, server=server.member.server))
-                dialling.exception()  # seen, if nobody waits any more
-            else:
-                dialling.set_result(link.connection)
+            if link.attempt is asyncio.current_task():  # else the server has moved meanwhile
+                self._dialled(link, dialling, error)
+
+    def _dialled(
+        self, link: ServerLink, dialling: asyncio.Future[Connection], error: LunalogError | None
+    ) -> None:
+        link.dialling = link.attempt = None
+        if link.connection is None:
+            name = link.server.member.server
+            link.error = error
+            link.retry_at = self.runtime.now() + link.backoff.next_s()
+            failed = ServerUnavailableError(f"cannot reach server {name}: {error}", server=name)
+            dialling.set_exception(failed)
+            dialling.exception()  # seen, if nobody waits any more
+        else:
+            dialling.set_result(link.connection)
 
     def _hello(self) -> Hello:
         return Hello(

@@ -24,7 +24,7 @@ from lunalog.errors import (
 from lunalog.runtime import Tasks
 from lunalog.types import Member, OpenSegment, SegmentId, ServerAddress
 from lunalog.wire import codec
-from lunalog.wire.connection import Connection
+from lunalog.wire.connection import Connection, acceptor
 from lunalog.wire.messages import AppendRefused, LeaderAnswer, LeaderAsked, Opened, OpenSlot
 
 MEMBER = Member("s1", 1)
@@ -248,3 +248,42 @@ async def test_links_say_why_there_is_no_connection() -> None:
     await links.aclose()
     with pytest.raises(ClosedError):
         await links.connection_to("s1")
+
+
+class HangingNetwork:
+    """Nobody answers at `dead`, and nobody says so."""
+
+    def __init__(self, network: Any, dead: str) -> None:
+        self.network = network
+        self.dead = dead
+        self.dialled: list[str] = []
+        self.given_up = 0
+
+    async def connect(self, factory: Any, address: Any) -> None:
+        self.dialled.append(address[0])
+        if address[0] != self.dead:
+            await self.network.connect(factory, address)
+            return
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self.given_up += 1
+
+
+async def test_l1_a_dial_that_hangs_is_given_up_when_the_server_is_elsewhere(
+    runtime: MemoryRuntime, servers: Any
+) -> None:
+    server = servers[1]
+    await runtime.network.listen(acceptor(runtime, server.welcome), ("new", 1))
+    network = runtime.network = HangingNetwork(runtime.network, "old")
+    links = ServerLinks(runtime, "c1", "engine", b"i" * 16, ClientConfig())
+    asked = asyncio.ensure_future(links.connection(ServerAddress(MEMBER, "old", 1)))
+    while not network.dialled:
+        await asyncio.sleep(0)
+    links.learn([ServerAddress(MEMBER, "old", 1)])
+    links.learn([ServerAddress(MEMBER, "new", 1)])
+    found = await asked
+    assert found is link_of(links).connection
+    assert (network.dialled, network.given_up) == (["old", "new"], 1)
+    assert link_of(links).dialling is None
+    await links.aclose()
