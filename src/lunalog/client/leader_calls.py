@@ -96,12 +96,26 @@ class LeaderCalls:
             )
         except LunalogError as error:
             self._hindered(error)
+            if isinstance(error, NotEnoughServersError) and effect.exclude:
+                await self._find_excluded()
             feed(machine.not_proposed, error, self._runtime.now())
             return
         self._leadership.hindrance = None
         self._links.learn(reply.servers)
         members = tuple(server.member for server in reply.servers)
         feed(machine.proposed, members, self._runtime.now())
+
+    async def _find_excluded(self) -> None:
+        """Learn where those are now that are needed although they do not answer.
+
+        A master that has started since they were proposed does not know that we wait for them.
+        """
+        try:
+            reply = await self._master.request(Propose(self._stream, self._leadership.promise))
+        except LunalogError as error:
+            logger.debug("servers_not_found", extra={"stream": self._name, "why": str(error)})
+        else:
+            self._links.learn(reply.servers)
 
     def _hindered(self, error: LunalogError) -> None:
         """Tell people once that appends wait for servers: they may see nothing else of it."""

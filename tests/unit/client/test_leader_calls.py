@@ -18,7 +18,7 @@ from lunalog.errors import (
     StreamNotFoundError,
 )
 from lunalog.runtime import SystemRuntime, Tasks
-from lunalog.types import Policy, StreamHead, StreamView
+from lunalog.types import Member, Policy, ServerAddress, StreamHead, StreamView
 from lunalog.wire.messages import Done, HeadReply, Proposal, ViewReply
 
 STREAM = b"s" * 16
@@ -155,3 +155,17 @@ async def test_missing_servers_are_told_once_and_known_until_some_are_named(capl
     assert [(r.message, r.epoch, r.why) for r in caplog.records] == [
         ("servers_wanted", 3, "0 can take a segment")
     ]
+
+
+@pytest.mark.parametrize(
+    "found", [Proposal((ServerAddress(Member("s1", 1), "new", 1),)), MasterUnavailableError("away")]
+)
+async def test_l1_who_is_needed_although_it_was_excluded_is_looked_for(found):
+    few, learnt, leadership = NotEnoughServersError("0 besides s1"), [], Leadership()
+    calls = calls_of(leadership, few, found, few)
+    calls._links = SimpleNamespace(learn=learnt.extend)
+    await calls.propose(ProposeSet(("s1",)))
+    assert [server.host for server in learnt] == (["new"] if isinstance(found, Proposal) else [])
+    await calls.propose(ProposeSet(()))
+    assert calls._master.answers == [], "nobody was excluded: there is nobody to look for"
+    assert leadership.fed == ["not_proposed"] * 2
