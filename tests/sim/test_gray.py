@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lunalog.core import pace
 from lunalog.testing import sim
 from lunalog.testing.checkers import CHECKERS
 from lunalog.testing.gray import GraySchedule
@@ -22,6 +23,8 @@ def quiet() -> None:
         ((4, 2), "link", 3000.0),
         ((3, 3), "disk", 5000.0),
         ((2, 2), "link", 3000.0),
+        ((2, 2), "disk", 10.0),
+        ((3, 3), "link", 100.0),
     ],
 )
 def test_a_gray_member_costs_less_than_twice_the_p99(
@@ -34,8 +37,9 @@ def test_a_gray_member_costs_less_than_twice_the_p99(
     assert finding.violations == []
 
 
-def test_a_slow_quorum_is_noticed() -> None:
-    """The canary: every ack waits for a member that is slow and answers: nobody rolls away."""
+def test_a_slow_quorum_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The canary: every ack waits for a member that is slow and answers, and nobody rolls away."""
+    monkeypatch.setattr(pace, "LATE_FRAMES", 1_000_000)
     history = GraySchedule(1, (2, 2), "disk", 10.0).run()
     finding = CHECKERS["L3"](history)
     assert len(finding.violations) == 1

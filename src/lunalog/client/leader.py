@@ -310,8 +310,11 @@ class Leadership:
         crc = frames.CRC.unpack_from(frame, frames.HEAD.size)[0]
         machine, slots = self.machine, self._target
         machine.appended(first, count, crc, frame)
-        if self._timer is None or self._timer_at - self._runtime.now() > 1.0:
-            self._tick_at(self._runtime.now() + machine.settings.tick_s)
+        now = self._runtime.now()
+        if machine.is_timing_due:
+            machine.time_last(now)
+        if self._timer is None or self._timer_at - now > 1.0:
+            self._tick_at(now + machine.settings.tick_s)
         if slots is None or not slots.connections:
             return False
         slots.told = mark = machine.mark(slots.segment)
@@ -323,7 +326,10 @@ class Leadership:
     def slot_acked(self, slot: MemberSlot, end: Sequence) -> None:
         """A replica holds everything below `end`: the hot way back."""
         machine, segment = self.machine, slot.segment
-        if segment.accepted(slot.replica, end, machine.tail):
+        has_moved, pace = segment.accepted(slot.replica, end, machine.tail), segment.pace
+        if pace is not None and pace.end <= end:
+            segment.timed(pace, slot.replica, self._runtime.now())
+        if has_moved:
             self.feed(machine.moved, segment, self._runtime.now())
         machine.trim()
 

@@ -95,9 +95,10 @@ class LeaderCalls:
                 Propose(self._stream, self._leadership.promise, effect.exclude)
             )
         except LunalogError as error:
-            self._hindered(error)
-            if isinstance(error, NotEnoughServersError) and effect.exclude:
-                await self._find_excluded()
+            if effect.is_needed:
+                self._hindered(error)
+                if isinstance(error, NotEnoughServersError) and effect.exclude:
+                    await self._find_excluded()
             feed(machine.not_proposed, error, self._runtime.now())
             return
         self._leadership.hindrance = None

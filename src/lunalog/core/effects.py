@@ -44,6 +44,8 @@ class ProposeSet:
     """Ask the master for servers, without those named."""
 
     exclude: tuple[str, ...]
+    is_needed: bool = True
+    """False if appends go on without them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,8 @@ class LeaderState(abc.ABC):
         self.error: LunalogError | None = None
         self.next_tick: float | None = None
         """When `tick` should be called at the latest."""
+        self.is_timing_due = False
+        """True when the next frame should be timed (`time_last`)."""
         self.settings = settings
         self._clock_us = clock_us
         self._rolls = RollWatch(settings)
@@ -247,6 +249,13 @@ class LeaderState(abc.ABC):
         self._bytes += len(frame)
         if self._bytes > self.head.policy.segment_bytes_max:
             self.want_roll("size")
+
+    def time_last(self, now: float) -> None:
+        """Time the frame that was made last, to find a member that sets the pace of all (R11)."""
+        self.is_timing_due = False
+        current = self.current
+        if current is not None and current.pace is not None and self.next is None:
+            current.pace.sent(self.tail, now)
 
     def want_roll(self, reason: str) -> None:
         """Roll when that is possible; the next tick looks."""

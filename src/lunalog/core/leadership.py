@@ -165,11 +165,13 @@ class LeaderMachine(LeaderState):
             self._rolls.futile(now)
         return self._settle([], now)
 
-    def _propose(self, exclude: tuple[str, ...], now: float) -> list[Effect]:
+    def _propose(
+        self, exclude: tuple[str, ...], now: float, *, is_needed: bool = True
+    ) -> list[Effect]:
         if self._is_proposing or now < self._propose_at:
             return []
         self._is_proposing = True
-        return [ProposeSet(exclude)]
+        return [ProposeSet(exclude, is_needed)]
 
     def _open_next(self, first: Sequence, servers: tuple[Member, ...], now: float) -> list[Effect]:
         """Write ahead into a fresh segment (R7: each attempt takes a fresh sid)."""
@@ -246,7 +248,7 @@ class LeaderMachine(LeaderState):
         if self.phase is not Phase.LEADING or current is None or self.seal or self.is_resigning:
             return []
         need = self._need(current, now)
-        return self._propose(need.exclude, now) if need is not None else []
+        return self._propose(need.exclude, now, is_needed=need.is_urgent) if need else []
 
     def _roll(self, servers: tuple[Member, ...], now: float) -> list[Effect]:
         """Servers were proposed: pick the boundary, if the reason still stands."""
@@ -438,6 +440,7 @@ class LeaderMachine(LeaderState):
         """Some time has passed."""
         if self.phase is Phase.ENDED:
             return []
+        self.is_timing_due = True
         for segment in (self.current, self.next):
             if segment is not None:
                 is_bound = segment is self.current and self.next is not None

@@ -5,6 +5,7 @@ Source: R3, R4, R11, R19; I10.
 
 from __future__ import annotations
 
+from lunalog.core.pace import Pace
 from lunalog.core.quorum import check_set
 from lunalog.errors import LunalogError, PeerError
 from lunalog.types import Chain, Member, OpenSegment, SegmentId, Sequence
@@ -64,7 +65,7 @@ class SegmentReplication:
     what *this* segment's acks under its incarnation said.
     """
 
-    __slots__ = ("_ack_quorum", "bound", "held", "replicas", "segment")
+    __slots__ = ("_ack_quorum", "bound", "held", "pace", "replicas", "segment")
 
     def __init__(self, segment: OpenSegment, now: float = 0.0) -> None:
         check_set(segment.members, segment.ack_quorum)
@@ -74,6 +75,8 @@ class SegmentReplication:
         """A-th largest matched: durable on an ack quorum, with all before it."""
         self.bound: Sequence | None = None
         """While rolling: acks count up to here only (R11)."""
+        self.pace = Pace() if 1 < segment.ack_quorum == len(segment.members) else None
+        """Only where all must answer: elsewhere the A fastest decide, and a slow one costs nothing."""
         self._ack_quorum = segment.ack_quorum
 
     def __repr__(self) -> str:
@@ -128,6 +131,11 @@ class SegmentReplication:
             raise PeerError(f"{replica.member} acked {end} of {self.id}; only {tail} were written")
         replica.matched = end
         return end > self.held and self._count()
+
+    def timed(self, pace: Pace, replica: Replica, now: float) -> None:
+        """`replica` acked the frame that is timed, or what is behind it."""
+        missing = sum(r.matched < pace.end for r in self.replicas)
+        pace.acked(replica.member.server, missing, now)
 
     def _count(self) -> bool:
         held = sorted([replica.matched for replica in self.replicas])[-self._ack_quorum]

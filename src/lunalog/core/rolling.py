@@ -20,6 +20,9 @@ SLOW_TICKS = 16
 """... and after so many it is rolled away from although A others answer."""
 AWAY_S = 0.5
 """A planned roll leaves a lost member this long to come back."""
+SLOW_EVERY_S = 60.0
+"""Between two attempts to leave a member that is only slow; each time twice as long."""
+SLOW_DOUBLINGS_MAX = 6
 FUTILE_ROLLS_MAX = 3
 """Doublings of the gap between planned rolls that find no better set."""
 
@@ -74,6 +77,9 @@ class RollWatch:
     def __init__(self, settings: LeaderSettings) -> None:
         self._settings = settings
         self._futile = 0
+        self._leaving_slow = False
+        self._slow_at = 0.0
+        self._slow_rolls = 0
         self.planned_at = 0.0
         """No planned roll before this time."""
         self.wanted = ""
@@ -90,12 +96,20 @@ class RollWatch:
 
     def need(self, segment: SegmentReplication, policy: Policy, now: float) -> RollNeed | None:
         """Return why to roll now, if there is a reason."""
+        self._leaving_slow = False
         if answering(segment) < segment.ack_quorum:
             return RollNeed(True, "server", unreachable(segment))
         if now < self.planned_at:
             return None
         reason = self._planned(segment, policy, now)
-        return RollNeed(False, reason, unreachable(segment, SLOW_TICKS)) if reason else None
+        exclude = unreachable(segment, SLOW_TICKS)
+        if reason:
+            return RollNeed(False, reason, exclude)
+        slow = segment.pace.slow if segment.pace is not None and now >= self._slow_at else ""
+        if not slow:
+            return None
+        self._leaving_slow = True
+        return RollNeed(False, "slow", tuple(sorted({*exclude, slow})))
 
     def _planned(self, segment: SegmentReplication, policy: Policy, now: float) -> str:
         for replica in segment.replicas:
@@ -110,12 +124,23 @@ class RollWatch:
 
     def rolled(self, now: float) -> None:
         """A roll began."""
+        self._rest(now)
         self._futile = 0
         self.wanted = ""
         self.planned_at = now + self._settings.planned_roll_gap_ms / 1000
 
     def futile(self, now: float) -> None:
         """There is no better set now: look again later, and less and less often."""
+        if self._leaving_slow:
+            self._rest(now)
+            return
         gap_s = self._settings.planned_roll_gap_ms / 1000
         self.planned_at = now + gap_s * (1 << min(self._futile, FUTILE_ROLLS_MAX))
         self._futile += 1
+
+    def _rest(self, now: float) -> None:
+        """Whether there was a better set or not, a slow member is borne for a while (trap 42)."""
+        if self._leaving_slow:
+            self._leaving_slow = False
+            self._slow_at = now + SLOW_EVERY_S * (1 << min(self._slow_rolls, SLOW_DOUBLINGS_MAX))
+            self._slow_rolls += 1

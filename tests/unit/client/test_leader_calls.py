@@ -169,3 +169,11 @@ async def test_l1_who_is_needed_although_it_was_excluded_is_looked_for(found):
     await calls.propose(ProposeSet(()))
     assert calls._master.answers == [], "nobody was excluded: there is nobody to look for"
     assert leadership.fed == ["not_proposed"] * 2
+
+
+async def test_a_set_that_is_only_wished_for_hinders_nothing():
+    leadership = Leadership()
+    calls = calls_of(leadership, NotEnoughServersError("0 besides s1"))
+    await calls.propose(ProposeSet(("s1",), is_needed=False))
+    assert calls._master.answers == []
+    assert (leadership.hindrance, leadership.fed) == (None, ["not_proposed"])

@@ -19,8 +19,9 @@ from lunalog.core.leadership import (
     LeaderMachine,
 )
 from lunalog.core.outbox import CopiedFrame
+from lunalog.core.pace import LATE_FRAMES
 from lunalog.core.recovery import FenceAnswer
-from lunalog.core.rolling import LeaderSettings
+from lunalog.core.rolling import SLOW_EVERY_S, LeaderSettings
 from lunalog.errors import (
     ConflictError,
     FencedError,
@@ -464,6 +465,50 @@ def rolling() -> LeaderMachine:
     only(fx.ProposeSet, m.tick(0.1))
     only(fx.OpenSet, m.proposed(SET, 0.1))
     return m
+
+
+def with_a_slow_member() -> LeaderMachine:
+    """Both must answer, and B does so late."""
+    m = machine()
+    m.head = replace(m.head, policy=Policy(replicas=2, ack_quorum=2))
+    m.start(0.0)
+    m.proposed((A, B), 0.0)
+    open_all(m)
+    sealed(m)
+    assert m.current is not None
+    for n in range(LATE_FRAMES):
+        m.tick(n * 0.06)
+        append(m)
+        m.time_last(n * 0.06)
+        for replica, delay in zip(m.current.replicas, (0.001, 0.01), strict=True):
+            m.current.accepted(replica, m.tail, m.tail)
+            m.current.timed(m.current.pace, replica, n * 0.06 + delay)
+    return m
+
+
+def test_l3_a_slow_member_is_left_for_a_full_set_without_it() -> None:
+    m = with_a_slow_member()
+    assert only(fx.ProposeSet, m.tick(5.0)) == fx.ProposeSet(("b",), is_needed=False)
+    opened = only(fx.OpenSet, m.proposed((A, C), 5.0))
+    assert opened.segment.segment.members == (A, C)
+    assert opened.segment.first == m.tail
+    append(m)
+    m.time_last(5.0)
+    assert m.current is not None
+    assert m.current.pace is not None
+    assert m.current.pace.end > m.tail, "what goes ahead says nothing of the old set"
+    open_all(m, 5.0)
+    assert sealed(m, 5.0)
+    assert m._reason == "slow"
+
+
+def test_l3_a_slow_member_is_borne_where_nobody_takes_its_place() -> None:
+    m = with_a_slow_member()
+    m.tick(5.0)
+    m.not_proposed(NotEnoughServersError("only a", have=1, need=2), 5.0)
+    assert kinds(m.tick(5.0 + SLOW_EVERY_S - 1.0)) == []
+    assert kinds(m.tick(5.0 + SLOW_EVERY_S)) == ["ProposeSet"]
+    assert kinds(m.proposed((A, B), 5.0 + SLOW_EVERY_S)) == [], "the slow one is no better set"
 
 
 def test_r11_a_planned_roll_gives_way_to_an_urgent_one() -> None:
