@@ -31,7 +31,7 @@ from lunalog.errors import (
     NotLeaderError,
 )
 from lunalog.runtime import Runtime, Tasks
-from lunalog.types import Epoch, Member, Promise, SegmentId, Sequence
+from lunalog.types import Epoch, Member, Promise, SegmentId, Sequence, ServerAddress
 from lunalog.wire import codec, frames
 from lunalog.wire.connection import Connection
 from lunalog.wire.messages import (
@@ -113,6 +113,7 @@ class Leadership:
         self._marked_tail = 0
         self._answers: dict[int, Callable[[Sequence, LunalogError | None], None]] = {}
         self._next_token = 0
+        self._learnt: tuple[ServerAddress, ...] = ()
         self._unsubscribe: Callable[[], object] = lambda: None
         self._do: dict[type, Callable[[Any], None]] = {
             effects.FenceSet: self._old_set.fence,
@@ -157,7 +158,7 @@ class Leadership:
 
     def start(self) -> None:
         """Begin the takeover."""
-        self._links.learn(self._watch.view.servers)
+        self._learn()
         self._links.leaders[self._stream] = self
         self._watch.leader = self
         self._unsubscribe = self._watch.subscribe(self._view_changed)
@@ -235,12 +236,17 @@ class Leadership:
         self._ask(answer)
 
     def _view_changed(self) -> None:
-        self._links.learn(self._watch.view.servers)
-        gone = self._watch.gone
-        if gone is not None:
+        self._learn()
+        if (gone := self._watch.gone) is not None:
             self.feed(self.machine.lost, gone)
         else:
             self.feed(self.machine.head_seen, self._watch.head, self._runtime.now())
+
+    def _learn(self) -> None:
+        """Pass on what is new of where servers are; of the rest the links may have heard since."""
+        servers, known = self._watch.view.servers, set(self._learnt)
+        self._links.learn(server for server in servers if server not in known)
+        self._learnt = servers
 
     def _resign_now(self) -> None:
         if self.queue is not None:
