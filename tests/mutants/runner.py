@@ -16,8 +16,8 @@ import time
 from dataclasses import dataclass
 
 from tests.mutants import faults
+from tests.mutants.moments import WORKLOADS
 from tests.mutants.registry import MUTANTS
-from tests.mutants.scripts import WORKLOADS
 
 from lunalog.testing.sim import hush
 

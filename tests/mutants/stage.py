@@ -109,6 +109,7 @@ class Stage:
         truncates_at_once: Leaders append one event, and truncate all as soon as that is committed.
         converges: Whether all must be well again at the end; else only the script's findings count.
         on_head: Called with each head that is written.
+        on_ack: Called with each append at the moment that its client hears of its ack.
         images: Of servers' disks, as they first registered.
         lost: Servers whose disk has lost what it had said was durable, since their last start.
     """
@@ -134,6 +135,7 @@ class Stage:
         self.truncates_at_once = False
         self.images: dict[str, Any] = {}
         self.on_head: Callable[[StreamHead], object] = lambda head: None
+        self.on_ack: Callable[[Append], object] = lambda append: None
         self._is_over = False
         self._count = 0
         self._work = self.simulation.stream("work")
@@ -320,6 +322,7 @@ class Stage:
         append.done = self.simulation.now
         if error is None:
             append.outcome, append.sequence = "acked", sequence
+            self.on_ack(append)
         elif isinstance(error, OutcomeUnknownError | asyncio.CancelledError) or getattr(
             error, "maybe_applied", True
         ):

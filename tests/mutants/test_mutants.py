@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from tests.mutants import runner
 from tests.mutants.faults import OPEN
+from tests.mutants.moments import WORKLOADS
 from tests.mutants.registry import MUTANTS, Mutant, owner_of
-from tests.mutants.scripts import WORKLOADS
 
 from lunalog.core import quorum, recovery
 
-ABSENT = {"R17", "R20", "R23", "R24"}
-"""R17's faults are open; those of repair, archive and chain come with them."""
+ABSENT = {"R20", "R23", "R24"}
+"""Those of repair, archive and chain come with them."""
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ OPEN = frozenset(
     {
         "batch-attests-itself",
         "blind-put",
-        "damage-is-a-negative",
-        "damage-is-torn",
         "fence-tells-too-little",
         "mark-kept-per-stream",
         "marks-in-memory-only",

@@ -129,7 +129,7 @@ def tail_is_the_largest_end(real: Any, self: Any, sequence: int) -> int:
 @fault(
     "R18, trap 3",
     "a damaged range counts as one that was never held",
-    "hole",
+    "bad_copy",
     "lunalog.core.recovery:FenceAnswer.lacks",
 )
 def damage_is_a_negative(real: Any, self: Any, sequence: int) -> bool:

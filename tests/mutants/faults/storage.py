@@ -159,7 +159,7 @@ def batch_attests_itself(real: Any, self: Wal, extent: Any, records: Any, flags:
 @fault(
     "R17",
     "bad bytes are cut as torn, whatever later headers attest",
-    "hole",
+    "bad_copy",
     "lunalog.storage.replay:Replay._is_attested",
 )
 def damage_is_torn(real: Any, self: Any, *rest: Any) -> bool:

@@ -1,0 +1,84 @@
+"""Workloads that are about one moment: the script makes it, instead of waiting for chance to do so."""
+
+from __future__ import annotations
+
+import random
+
+from tests.mutants.scripts import WORKLOADS, workload
+from tests.mutants.stage import Setting, Stage
+
+from lunalog.storage.extents import name_of
+from lunalog.testing.history import Append
+from lunalog.testing.machine import SimulatedNode
+
+__all__ = ["WORKLOADS"]
+
+SLOW_ANSWER_S = 0.6
+"""How late those answer who are heard last; a takeover is decided long before, if it may be."""
+
+
+async def last_ack(
+    stage: Stage, leader: SimulatedNode, lagging: list[SimulatedNode]
+) -> list[SimulatedNode]:
+    """Have something acknowledged that `lagging` do not hold, and nobody hear that it was.
+
+    Returns the members that hold it.  Then the leader is cut from all, and lives.
+    """
+    members = stage.member_nodes()
+    stage.is_held = True
+    await stage.sleep(0.1)  # all that was sent is settled, told and attested
+    stage.cut(leader.name, *(node.name for node in lagging))
+    heard: list[Append] = []
+
+    def is_acked(append: Append) -> None:
+        stage.cut(leader.name, *(node.name for node in members))
+        heard.append(append)
+
+    stage.on_ack = is_acked
+    stage.is_held = False
+    await stage.until("acknowledge one append more", lambda: heard)
+    stage.on_ack = lambda append: None
+    return [node for node in members if node not in lagging]
+
+
+def flip_last_frame(stage: Stage, node: SimulatedNode) -> None:
+    """Flip a bit in the frame that a server's log has last of the stream; its headers stay whole."""
+    index = stage.servers[node.name].log._index
+    newest = max(index.all(), key=lambda segment: segment.segment)
+    run = newest.runs[-1]
+    offset = run.block.offsets[-1] if run.block is not None else run.offset
+    node.disk().flip(name_of(run.extent), offset + 100)
+
+
+def _damages(chance: random.Random) -> Setting:
+    replicas, ack_quorum = chance.choice(((3, 2), (3, 2), (5, 3), (4, 3)))
+    return Setting(replicas, ack_quorum, servers=replicas)
+
+
+@workload(_damages)
+async def bad_copy(stage: Stage) -> None:
+    """What was acknowledged last is on A members, damaged at one of them; the others answer late.
+
+    The master has not heard since how far that one's log reaches.
+    """
+    await stage.more_acks(5)
+    leader, members, epoch = stage.leader, stage.member_nodes(), stage.epoch
+    setting = stage.setting
+    if leader is None or len(members) < setting.replicas:
+        return
+    lagging = stage.chance.sample(members, setting.replicas - setting.ack_quorum)
+    node = stage.chance.choice([member for member in members if member not in lagging])
+    stage.cut(node.name, "master-1")
+    holders = await last_ack(stage, leader, lagging)
+    await stage.sleep(0.03)  # it is attested by now (R17)
+    stage.kill(leader)
+    stage.kill(node)
+    stage.loses(node)
+    flip_last_frame(stage, node)
+    for other in holders:
+        for client in stage.client_nodes if other is not node else ():
+            stage.network.clog(other.name, client.name, SLOW_ANSWER_S)
+    stage.network.mend(node.name)
+    stage.network.mend("master-1", node.name)
+    stage.back(node)
+    await stage.led_after(epoch)
