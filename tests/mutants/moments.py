@@ -82,3 +82,37 @@ async def bad_copy(stage: Stage) -> None:
     stage.network.mend("master-1", node.name)
     stage.back(node)
     await stage.led_after(epoch)
+
+
+@workload(_damages)
+async def torn_end(stage: Stage) -> None:
+    """One member alone holds the newest frame, and it is damaged; all others say that they lack it."""
+    await stage.more_acks(5)
+    leader, members, epoch = stage.leader, stage.member_nodes(), stage.epoch
+    if leader is None or len(members) < stage.setting.replicas:
+        return
+    node, *others = stage.chance.sample(members, len(members))
+    stage.is_held = True
+    await stage.sleep(0.1)
+    stage.cut(leader.name, *(other.name for other in others))
+    end = newest_end(stage, node)
+    stage.is_held = False
+    await stage.until("reach one member", lambda: newest_end(stage, node) > end)
+    stage.is_held = True
+    await stage.sleep(0.03)  # it is attested by now (R17)
+    stage.kill(leader)
+    stage.kill(node)
+    stage.loses(node)
+    flip_last_frame(stage, node)
+    for other in others:
+        for client in stage.client_nodes:
+            stage.network.clog(other.name, client.name, SLOW_ANSWER_S)
+    stage.back(node)
+    await stage.led_after(epoch, 1.8)  # who is stuck tries again after 2 s, with better luck
+    stage.is_held = False
+
+
+def newest_end(stage: Stage, node: SimulatedNode) -> int:
+    """How far a server's log has the newest segment that it holds."""
+    state = stage.servers[node.name].replica.streams[stage.history.stream]
+    return max(state.segments.values(), key=lambda held: held.id).durable

@@ -10,7 +10,6 @@ OPEN = frozenset(
         "mark-kept-per-stream",
         "marks-in-memory-only",
         "seal-of-any-segment",
-        "tail-is-the-largest-end",
         "twin-leaders",
     }
 )

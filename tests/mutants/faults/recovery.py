@@ -117,7 +117,7 @@ def one_negative_is_enough(real: Any, self: Any, *rest: Any) -> Any:
 @fault(
     "R6",
     "a takeover must end at the largest end it was told, also over a hole",
-    "hole",
+    "torn_end",
     "lunalog.core.recovery:Recovery._negatives",
 )
 def tail_is_the_largest_end(real: Any, self: Any, sequence: int) -> int:
