@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from tests.faults import crashes
 from tests.mutants.scripts import WORKLOADS, workload
 from tests.mutants.stage import Setting, Stage
 
@@ -13,6 +14,7 @@ from lunalog.testing.machine import SimulatedNode
 
 __all__ = ["WORKLOADS"]
 
+CRASH_STATES = 240
 SLOW_ANSWER_S = 0.6
 """How late those answer who are heard last; a takeover is decided long before, if it may be."""
 
@@ -116,3 +118,17 @@ def newest_end(stage: Stage, node: SimulatedNode) -> int:
     """How far a server's log has the newest segment that it holds."""
     state = stage.servers[node.name].replica.streams[stage.history.stream]
     return max(state.segments.values(), key=lambda held: held.id).durable
+
+
+def crash_states(seed: int) -> list[str]:
+    """Kills and power cuts at the calls of a short life of a server's disk, and in its starts.
+
+    Extents are so small there, and collapse so late, that a start carries over what is not attested.
+    """
+    story = crashes.parse_story("used: burst append")
+    collapse_bytes = min(crashes.COLLAPSE_BYTES)
+    result = crashes.explore(crashes.Task(story, collapse_bytes, CRASH_STATES, seed))
+    return [] if result.failure is None else [result.failure]
+
+
+WORKLOADS["crash states"] = crash_states

@@ -80,7 +80,7 @@ def show(outcome: Outcome) -> None:
     if not outcome.calls:
         what = "NEVER CALLED"
     print(
-        f"{mutant.name:36} {mutant.rule:12} {mutant.workload:10} {outcome.schedules:5} "
+        f"{mutant.name:36} {mutant.rule:12} {mutant.workload:12} {outcome.schedules:5} "
         f"{outcome.calls:9} {outcome.took_s:7.1f}  {what}",
         flush=True,
     )
@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
         for workload, seed, found in failed:
             print(f"the code as shipped fails {workload} {seed}: {found[0][:500]}", flush=True)
         print(f"{len(jobs) - len(failed)} of {len(jobs)} control runs are clean", flush=True)
-        print(f"{'mutant':36} {'rule':12} {'workload':10} {'runs':>5} {'calls':>9} {'cpu s':>7}")
+        print(f"{'mutant':36} {'rule':12} {'workload':12} {'runs':>5} {'calls':>9} {'cpu s':>7}")
         outcomes = []
         for outcome in pool.imap_unordered(hunt, [(n, wanted.first, wanted.cap) for n in names]):
             outcomes.append(outcome)

@@ -4,7 +4,6 @@ from importlib import import_module
 
 OPEN = frozenset(
     {
-        "batch-attests-itself",
         "blind-put",
         "fence-tells-too-little",
         "mark-kept-per-stream",

@@ -142,8 +142,8 @@ def failed_log_lives_on(real: Any, self: Log, error: Exception) -> None:
 
 @fault(
     "R17",
-    "a batch attests itself",
-    "power",
+    "a batch attests itself, so that a start does not write it again",
+    "crash states",
     "lunalog.storage.writer:Wal._encode",
 )
 def batch_attests_itself(real: Any, self: Wal, extent: Any, records: Any, flags: int) -> Any:
