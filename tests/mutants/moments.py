@@ -11,6 +11,7 @@ from tests.mutants.stage import Setting, Stage
 from lunalog.storage.extents import name_of
 from lunalog.testing.history import Append
 from lunalog.testing.machine import SimulatedNode
+from lunalog.types import StreamHead
 
 __all__ = ["WORKLOADS"]
 
@@ -132,3 +133,25 @@ def crash_states(seed: int) -> list[str]:
 
 
 WORKLOADS["crash states"] = crash_states
+
+
+@workload(lambda chance: Setting(3, 2, servers=chance.choice((3, 4)), pause_s=0.003, burst_max=2))
+async def queued(stage: Stage) -> None:
+    """Fences reach disks that stand still, behind frames that will be acknowledged all the same."""
+    await stage.more_acks(3)
+    leader, members, epoch = stage.leader, stage.member_nodes(), stage.epoch
+    if leader is None:
+        return
+    other = next(node for node in stage.client_nodes if node is not leader)
+
+    def is_granted(head: StreamHead) -> None:
+        if head.epoch > epoch:
+            stage.on_head = lambda head: None
+            stage.network.clog("master-1", other.name, 0.03)
+            for node in members:
+                node.disk().faults.stall(0.15)
+
+    stage.on_head = is_granted
+    stage.cut(leader.name, "master-1")
+    await stage.led_after(epoch)
+    await stage.sleep(0.1)

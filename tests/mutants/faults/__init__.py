@@ -5,7 +5,6 @@ from importlib import import_module
 OPEN = frozenset(
     {
         "blind-put",
-        "fence-tells-too-little",
         "mark-kept-per-stream",
         "marks-in-memory-only",
         "seal-of-any-segment",

@@ -75,7 +75,7 @@ def fence_only_what_is_known(
 @fault(
     "R5",
     "a fence tells the durable end, while more is queued and will be acknowledged",
-    "zombie",
+    "queued",
     "lunalog.core.replica:Replica.fence",
 )
 def fence_tells_too_little(
