@@ -224,8 +224,9 @@ async def lost_set(stage: Stage) -> None:
 async def quiet(stage: Stage) -> None:
     """Few appends: what is acknowledged is readable soon, and stays so when servers restart."""
     await stage.more_acks(2)
-    await stage.sleep(0.1)
+    stage.is_held = True
     for node in stage.server_nodes:
+        await stage.sleep(0.1)  # what is committed was told and recorded
         end = stage.readable(node)
         stage.cut(node.name, *(client.name for client in stage.client_nodes))
         stage.kill(node)
@@ -234,10 +235,11 @@ async def quiet(stage: Stage) -> None:
         again = stage.readable(node)
         stage.network.mend()
         stage.require(again >= end, f"{node.name} let read up to {end}, and now up to {again}")
+    stage.is_held = False
     for _ in range(4):
         await stage.more_acks(1)
-        await stage.sleep(0.06)
         last = max(append.sequence or 0 for append in stage.history.acked)
+        await stage.sleep(0.06)
         seen = sum(stage.readable(node) > last for node in stage.server_nodes)
         is_newest = last == max(append.sequence or 0 for append in stage.history.acked)
         stage.require(seen or not is_newest, f"nobody may read {last}, long after its ack")

@@ -139,7 +139,7 @@ class Stage:
         self._is_over = False
         self._count = 0
         self._work = self.simulation.stream("work")
-        self._memories: dict[str, ServerMemory] = {}
+        self._started: dict[str, int] = {}
         self._rows: dict[Any, SealedSegment] = {}
 
     # ------------------------------------------------------------ nodes
@@ -226,6 +226,7 @@ class Stage:
             raise
         before = self.servers.get(name)
         self.servers[name] = server
+        self._started[name] = runtime.node.generation
         if before is not None and name not in self.lost:
             self.history.restarts.append(Restart(name, memory_of(before), memory_of(server)))
         self.lost.discard(name)
@@ -241,6 +242,7 @@ class Stage:
             read_wait_ms=lease_ms // 2,
             retry_ms_max=100,
             loop_stall_ms=self.setting.loop_stall_ms,
+            batch_bytes_max=self.setting.extent_bytes // 4,  # a put has to fit into an extent
         )
         url = "lunalog://" + ",".join(f"{host}:{port}" for host, port in masters)
         while True:
@@ -428,8 +430,9 @@ class Stage:
             node.heal()
 
     def is_registered(self, node: SimulatedNode) -> bool:
-        server = self.servers.get(node.name)
-        return node.is_running and server is not None and server.is_registered
+        """Whether the process that runs there now has registered; one that was killed had as well."""
+        is_this = node.is_running and self._started.get(node.name) == node.generation
+        return is_this and self.servers[node.name].is_registered
 
     def readable(self, node: SimulatedNode) -> int:
         """How far the server lets the newest segment that it holds be read."""

@@ -6,7 +6,6 @@ OPEN = frozenset(
     {
         "blind-put",
         "mark-kept-per-stream",
-        "marks-in-memory-only",
         "seal-of-any-segment",
         "twin-leaders",
     }
