@@ -742,11 +742,11 @@ async def stale(stage: Stage) -> None:
     await stage.led_after(epoch)
     epoch = stage.epoch
     stage.kill(other)  # its successor ends another segment, and says nothing of that one
-    stage.back(other)
-    await stage.led_after(epoch)
     stage.network.mend(lone.name, other.name)
     stage.network.mend(other.name, lone.name)
-    await stage.sleep(0.7)
+    stage.back(other)
+    await stage.led_after(epoch)
+    await stage.sleep(2.0)
 
 
 @workload(lambda chance: Setting(3, 2, servers=3, segment_age_s=0.1))
