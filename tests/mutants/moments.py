@@ -155,3 +155,32 @@ async def queued(stage: Stage) -> None:
     stage.cut(leader.name, "master-1")
     await stage.led_after(epoch)
     await stage.sleep(0.1)
+
+
+@workload(lambda chance: Setting(3, 2, servers=chance.choice((3, 5)), clients=3))
+async def overtaken(stage: Stage) -> None:
+    """A takeover's transaction reaches the master late, when the next epoch has sealed and acked."""
+    await stage.more_acks(5)
+    leader, epoch = stage.leader, stage.epoch
+    if leader is None:
+        return
+
+    for node in stage.server_nodes:
+        node.disk().faults.slowdown = 30.0
+    stage.kill(leader)
+    await stage.until("write ahead", lambda: is_opened(stage, epoch + 1))
+    late = stage.leader
+    if late is None or stage.epoch != epoch + 1:
+        return
+    stage.network.clog(late.name, "master-1", 1.2)
+    for node in stage.server_nodes:
+        node.disk().faults.heal()
+    await stage.led_after(epoch + 1)
+    await stage.more_acks(5)
+    await stage.sleep(1.2)
+
+
+def is_opened(stage: Stage, epoch: int) -> bool:
+    """Whether a segment of an epoch was opened at some server."""
+    known = [server.replica.streams.get(stage.history.stream) for server in stage.servers.values()]
+    return any(held.epoch >= epoch for state in known if state for held in state.segments)

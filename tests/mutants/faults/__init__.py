@@ -5,7 +5,6 @@ from importlib import import_module
 OPEN = frozenset(
     {
         "blind-put",
-        "seal-of-any-segment",
         "twin-leaders",
     }
 )

@@ -92,7 +92,7 @@ def row_forgotten(real: Any, *rest: Any) -> None:
 @fault(
     "R8",
     "a segment is sealed wherever the leader says, whatever is open",
-    "zombie",
+    "overtaken",
     "lunalog.core.streams:seal",
 )
 def seal_of_any_segment(real: Any, head: Any, rows: Any, request: Any, **fields: Any) -> Any:
