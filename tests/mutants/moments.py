@@ -184,3 +184,23 @@ def is_opened(stage: Stage, epoch: int) -> bool:
     """Whether a segment of an epoch was opened at some server."""
     known = [server.replica.streams.get(stage.history.stream) for server in stage.servers.values()]
     return any(held.epoch >= epoch for state in known if state for held in state.segments)
+
+
+@workload(lambda chance: Setting(3, 2, servers=3, masters=2, segment_age_s=0.1))
+async def frozen(stage: Stage) -> None:
+    """A master stands still in the middle of a transaction, and goes on when the next one has led."""
+    first, store = stage.master_nodes[0], stage.store
+    await stage.more_acks(3)
+    store.faults.latency_s = (0.05, 0.1)
+    count = store.transactions
+    await stage.until("roll", lambda: store.transactions > count)
+    first.pause()
+    store.faults.latency_s = (0.0, 0.0)
+    stage.start_master(2)
+    stage.network.host(first.name).listeners.clear()  # who dials it is refused, and goes on
+    for node in [*stage.server_nodes, *stage.client_nodes]:
+        stage.network.reset(first.name, node.name)
+    rows = len(stage.history.rows)
+    await stage.until("roll under the next master", lambda: len(stage.history.rows) > rows + 1)
+    first.resume()
+    await stage.sleep(0.3)

@@ -578,33 +578,6 @@ async def contended(stage: Stage) -> None:
     stage.require(stage.epoch == 1, f"epoch {stage.epoch}, because a version had moved")
 
 
-@workload(lambda chance: Setting(3, 2, servers=3, masters=2, segment_age_s=0.1))
-async def masters(stage: Stage) -> None:
-    """A second master takes the store over while the first one stands still, then that one wakes."""
-    chance = stage.chance
-    first = stage.master_nodes[0]
-    await stage.sleep(0.0, 0.2)
-    stage.store.faults.latency_s = (0.01, 0.05)
-    await stage.sleep(0.02, 0.1)
-    leader = stage.leader
-    if leader is not None and chance.random() < 0.7:
-        stage.kill(leader)
-        stage.back(leader)
-        await stage.sleep(0.02, 0.15)
-    first.pause()
-    await stage.sleep(0.0, 0.1)
-    stage.start_master(2)
-    for node in [*stage.server_nodes, *stage.client_nodes]:
-        stage.network.reset(first.name, node.name)
-    await stage.sleep(0.6, 1.2)
-    for node in chance.sample(stage.client_nodes, 1):
-        stage.kill(node)
-        stage.back(node)
-    first.resume()
-    await stage.sleep(0.6)
-    stage.store.faults.latency_s = (0.0, 0.0)
-
-
 @workload(lambda chance: Setting(3, 2, servers=6))
 async def orphans(stage: Stage) -> None:
     """The store is slow, so that a segment is written ahead long before the head names it."""

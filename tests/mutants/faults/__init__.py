@@ -4,7 +4,6 @@ from importlib import import_module
 
 OPEN = frozenset(
     {
-        "blind-put",
         "twin-leaders",
     }
 )

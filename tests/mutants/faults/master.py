@@ -36,7 +36,7 @@ def lease_not_awaited(real: Any, self: Elections, stream: Any) -> bool:
 @fault(
     "R1, trap 31",
     "transactions are written without comparing",
-    "masters",
+    "frozen",
     "lunalog.master.metadata:Metadata.commit",
 )
 async def blind_put(real: Any, self: Metadata, compares: Any, puts: Any, deletes: Any = ()) -> Any:
