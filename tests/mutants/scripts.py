@@ -634,30 +634,37 @@ async def _restore(stage: Stage, image: dict[str, Any]) -> None:
     await stage.sleep(2.0)
 
 
-@workload(lambda chance: Setting(3, 2, servers=3))
+@workload(lambda chance: Setting(3, 2, servers=9))
 async def twins(stage: Stage) -> None:
-    """An old copy of the metadata grants an epoch once more, while its leader lives on."""
+    """An old copy of the metadata grants an epoch once more, while its leader lives on.
+
+    Each opens its segment on servers that the other never asks; both fence the same old set.
+    """
     await stage.more_acks(5)
     leader, epoch = stage.leader, stage.epoch
     if leader is None:
         return
     stage.is_held = True
     await stage.sleep(0.1)
-    image: dict[str, Any] = {}
-    stage.on_head = lambda head: image.update(stage.store._records) if head.released else None
-    stage.resigning.add(leader.name)
+    image, old_set = dict(stage.store._records), stage.member_nodes()
+
+    def is_led(head: StreamHead) -> None:
+        if head.leader and head.open is not None and head.open.id.epoch > epoch:
+            for name in ("master-1", head.leader.name):  # the old set has no certificate yet
+                stage.cut(name, *(node.name for node in old_set))
+
+    stage.on_head = is_led
+    stage.kill(leader)
     await stage.led_after(epoch)
     stage.on_head = lambda head: None
-    leader = stage.leader
-    if leader is None:
+    first, members = stage.leader, [*old_set, *stage.member_nodes()]
+    if first is None or len(set(members)) < 6:
         return
-    stage.cut(leader.name, "master-1")
-    other = next(node for node in stage.client_nodes if node is not leader)
-    stage.kill(other)  # it has seen what the old copy does not show
-    stage.back(other)
+    stage.cut("master-1", first.name, *(node.name for node in members))
     await _restore(stage, image)
     stage.is_held = False
-    await stage.sleep(0.5)
+    stage.back(leader)
+    await stage.sleep(1.0)
     stage.require_no_fork()
 
 

@@ -26,25 +26,10 @@ def lower_epochs_accepted(real: Any, state: StreamReplica, promise: Any) -> None
     "two leaders of one epoch are not told apart",
     "twins",
     "lunalog.core.replica:Replica._check",
-    "lunalog.core.replica:Replica.open",
-    "lunalog.core.doubts:Doubts.judge",
-    "lunalog.core.streams:proof_of_loss",
 )
-def twin_leaders(real: Any, self: Any, *rest: Any, **fields: Any) -> Any:
-    if real.__name__ == "proof_of_loss":
-        return ""
-    if real.__name__ == "judge":
-        real(self, *rest)
-        return ""
-    if real.__name__ == "_check":
-        (promise,) = rest
-        if promise.epoch != self.promise.epoch:
-            real(self, promise)
-        return None
-    held = self.find(*rest[:2])
-    if held is not None:
-        held.leader = rest[2]
-    return real(self, *rest)
+def twin_leaders(real: Any, state: StreamReplica, promise: Any) -> None:
+    if state.is_deleted or promise.epoch != state.promise.epoch:
+        real(state, promise)
 
 
 @fault(
