@@ -76,13 +76,8 @@ class Commands:
 
     def _certify(self, command: CertifyCommand) -> None:
         certificate = command.certificate
+        self._server.certify(certificate, command.sources)
         self._incomplete[command.id] = (certificate.stream, certificate.row.id)
-
-        def taken(is_complete: bool) -> None:
-            if is_complete and self._incomplete.pop(command.id, None) is not None:
-                self.confirmed[command.id] = None
-
-        self._server.certify(certificate, command.sources, taken)
 
     def _trim(self, command: TrimCommand) -> None:
         if command.stream in self._trimming:

@@ -240,7 +240,7 @@ class JournalServer:
         self,
         certificate: Certificate,
         sources: tuple[ServerAddress, ...],
-        taken: Callable[[bool], None],
+        taken: Callable[[bool], None] | None = None,
     ) -> None:
         """Take a segment's end, durably; then pull what is missing (R21).
 
@@ -255,7 +255,8 @@ class JournalServer:
             self.touched(stream, held.id)
             self.completed(stream, held)
             self.puller.start(stream, held, sources)
-            taken(held.is_complete)
+            if taken is not None:
+                taken(held.is_complete)
 
         records: list[Record] = []
         if is_new:

@@ -417,20 +417,32 @@ def test_a_refused_order_is_not_confirmed_and_harms_nothing(run: Run) -> None:
         world.master.commands.clear()
         leader.append()
         await leader.acked(FIRST + 6)
+        right = world.certificate(leader.frames)
+        await order(world, CertifyCommand(3, right, ()))
+        assert 1 not in world.master.confirmed
 
     run(story)
 
 
-def test_r27_an_order_that_shows_a_broken_rule_ends_the_server(run: Run) -> None:
+@pytest.mark.parametrize(
+    ("decision", "command"),
+    [
+        ("trim", TrimCommand(2, STREAM, FIRST + 1, 1)),
+        ("drop", DropSegment(2, STREAM, SEGMENT, Promise(3, BOB), 4)),
+    ],
+)
+def test_r27_an_order_that_shows_a_broken_rule_ends_the_server(
+    run: Run, monkeypatch: pytest.MonkeyPatch, decision: str, command: Command
+) -> None:
     async def story(world: World) -> None:
         await filled(world)
 
         def broken(*_: object, **__: object) -> None:
             raise InvariantError("R22: broken")
 
-        world.server.replica.trim = broken  # type: ignore[method-assign]
+        monkeypatch.setattr(world.server.replica, decision, broken)
         world.node().expects_failure = lambda error: isinstance(error, InvariantError)
-        world.master.commands["server"] = [TrimCommand(2, STREAM, FIRST + 1, 1)]
+        world.master.commands["server"] = [command]
         await world.until(lambda: not world.node().is_running)
         assert "R22: broken" in str(world.node().failure)
 

@@ -327,6 +327,14 @@ def test_reading_all_twice_or_a_snapshot_gives_the_same() -> None:
     assert facts.snapshot(read_back([*once, *ends])) == once
 
 
+def test_r22_what_came_before_a_deletion_and_is_read_after_it_changes_nothing() -> None:
+    """A checkpoint tells the tombstone first; records of before it follow."""
+    gone = TombstoneRecord(STREAM, Promise(7, BOB))
+    replica = read_back([gone, *records()])
+    assert replica.streams[STREAM].is_deleted
+    assert replica.find(STREAM, SEGMENT) is None
+
+
 def test_a_record_that_nobody_knows_ends_the_start() -> None:
     with pytest.raises(InvariantError):
         facts.replay(Replica(1), object(), None)  # type: ignore[arg-type]
