@@ -1,6 +1,7 @@
 """The main link: it outlives lost connections, watches resync whole, errors say what is known."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,7 +9,9 @@ from lunalog.client.master import MasterLink
 from lunalog.errors import (
     ClosedError,
     ConflictError,
+    CorruptFrameError,
     DeadlineExceededError,
+    InvariantError,
     MasterUnavailableError,
     NotActiveError,
     StreamNotFoundError,
@@ -21,6 +24,7 @@ from lunalog.wire.messages import (
     GetServers,
     GetStream,
     Health,
+    Ping,
     ResignWanted,
     RollWanted,
     StreamChanged,
@@ -237,8 +241,63 @@ async def test_a_silent_connection_is_given_up_and_dialled_again(link, master, m
     monkeypatch.setattr("lunalog.client.master.PING_TIMEOUT_S", 0.01)
     master.connections[0].abort()
     await until(lambda: len(master.hellos) == 2)
-    from lunalog.wire.messages import Ping
-
     del master.answers[Ping]
     await until(lambda: len(master.hellos) >= 3)
     master.answers[Ping] = lambda m: Done()
+
+
+async def test_an_ended_link_says_why_even_to_who_has_no_time_left(link):
+    await link.aclose()
+    with pytest.raises(ClosedError):
+        await link.request(GetHealth(), timeout=0)
+
+
+async def test_a_master_that_answers_no_ping_but_an_error_is_alive(link, master, monkeypatch):
+    monkeypatch.setattr("lunalog.client.master.PING_EVERY_S", 0.01)
+
+    def refuse(message):
+        raise NotActiveError("not the active master")
+
+    master.answers[Ping] = refuse
+    master.connections[0].abort()  # the link looks at its new connection from now on
+    await until(lambda: len(master.asked_for(Ping)) >= 2)
+    assert len(master.hellos) == 2
+    assert link.is_connected
+
+
+async def test_what_listens_there_and_is_no_master_is_dialled_again(link, master, runtime):
+    """A stranger on the master's port for a while: bytes that make no frame end nothing for good."""
+    await master.stop()
+
+    class Stranger(asyncio.Protocol):
+        def connection_made(self, transport):
+            transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 10)
+
+    listener = await runtime.network.listen(Stranger, ("master", 7600))
+    await until(lambda: isinstance(link._last_error, CorruptFrameError))
+    await listener.close()
+    await master.start()
+    await until(lambda: link.is_connected)
+    assert await link.request(Ping()) == Done()
+
+
+async def test_a_watch_that_was_refused_for_now_is_told_again(link, master, view):
+    refused = []
+
+    def watched(message):
+        if not refused:
+            refused.append(message)
+            raise NotActiveError("starting")
+        return master.watched(message)
+
+    master.answers[WatchStream] = watched
+    master.views[b"s" * 16] = view(version=4)
+    watch = link.watch(view())
+    await until(lambda: watch.head.version == 4)
+    assert refused
+
+
+def test_a_connection_without_a_handshake_is_a_broken_rule(runtime, config):
+    link = MasterLink(runtime, [("master", 7600)], Peer("p", b"i" * 16), config)
+    with pytest.raises(InvariantError, match="handshake"):
+        link._connected(SimpleNamespace(peer=None))
