@@ -8,17 +8,28 @@ import pytest
 
 from lunalog.client.leader_calls import LeaderCalls
 from lunalog.config import ClientConfig
-from lunalog.core.effects import ProposeSet, Seal
+from lunalog.core.effects import Certify, ProposeSet, Seal
 from lunalog.errors import (
     ClosedError,
     ConflictError,
     FencedError,
     MasterUnavailableError,
     NotEnoughServersError,
+    ServerUnavailableError,
     StreamNotFoundError,
 )
 from lunalog.runtime import SystemRuntime, Tasks
-from lunalog.types import Member, Policy, ServerAddress, StreamHead, StreamView
+from lunalog.types import (
+    Certificate,
+    Member,
+    Policy,
+    Promise,
+    SealedSegment,
+    SegmentId,
+    ServerAddress,
+    StreamHead,
+    StreamView,
+)
 from lunalog.wire.messages import Done, HeadReply, Proposal, ViewReply
 
 STREAM = b"s" * 16
@@ -177,3 +188,31 @@ async def test_a_set_that_is_only_wished_for_hinders_nothing():
     await calls.propose(ProposeSet(("s1",), is_needed=False))
     assert calls._master.answers == []
     assert (leadership.hindrance, leadership.fed) == (None, ["not_proposed"])
+
+
+async def test_r21_a_member_that_cannot_be_told_of_an_end_hears_it_from_the_master():
+    """One task for each member: who is away keeps nobody from being told, and ends nothing."""
+    told, away = [], "s1"
+
+    class Links:
+        def address_of(self, server):
+            return None if server == away else ServerAddress(Member(server, 1), server, 1)
+
+        async def connection_to(self, server):
+            if server == away:
+                raise ServerUnavailableError(f"{server} is down", server=server)
+            return self
+
+        async def request(self, message, timeout):
+            told.append(message)
+
+    members = tuple(Member(f"s{n}", 1) for n in range(3))
+    row = SealedSegment(SegmentId(3, 0), 0, 9, 0, members, 2, "p", "size", 0)
+    certificate = Certificate(STREAM, row, Promise(3, b"i" * 16))
+    calls = calls_of(Leadership())
+    calls._links = Links()
+    calls.certify(Certify(certificate))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert [message.certificate for message in told] == [certificate] * 2
+    assert {s.member.server for s in told[0].sources} == {"s0", "s2"}

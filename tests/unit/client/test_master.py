@@ -1,7 +1,6 @@
 """The main link: it outlives lost connections, watches resync whole, errors say what is known."""
 
 import asyncio
-from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +10,6 @@ from lunalog.errors import (
     ConflictError,
     CorruptFrameError,
     DeadlineExceededError,
-    InvariantError,
     MasterUnavailableError,
     NotActiveError,
     StreamNotFoundError,
@@ -295,9 +293,3 @@ async def test_a_watch_that_was_refused_for_now_is_told_again(link, master, view
     watch = link.watch(view())
     await until(lambda: watch.head.version == 4)
     assert refused
-
-
-def test_a_connection_without_a_handshake_is_a_broken_rule(runtime, config):
-    link = MasterLink(runtime, [("master", 7600)], Peer("p", b"i" * 16), config)
-    with pytest.raises(InvariantError, match="handshake"):
-        link._connected(SimpleNamespace(peer=None))

@@ -15,6 +15,7 @@ from lunalog.errors import (
     DeadlineExceededError,
     GoneError,
     NotOpenError,
+    OverloadedError,
     ServerUnavailableError,
     StreamNotFoundError,
     TruncatedError,
@@ -29,8 +30,9 @@ from lunalog.types import (
     StreamHead,
     StreamView,
 )
-from lunalog.wire.codec import ReadStatus
-from lunalog.wire.messages import GetStream
+from lunalog.wire import frames
+from lunalog.wire.codec import FramesHead, ReadStatus
+from lunalog.wire.messages import GetStream, ViewReply
 
 ONE, TWO, THREE = SegmentId(1, 0), SegmentId(1, 1), SegmentId(2, 0)
 MEMBERS = tuple(Member(f"s{n}", 1) for n in range(3))
@@ -175,6 +177,14 @@ async def test_a_negative_start_in_an_open_segment_asks_the_replicas(story):
     story.show(rows=[], opened=ONE)
     story.tell()
     assert await sequences(story.reader(-2)) == [8, 9]
+
+
+async def test_a_negative_start_counts_from_what_the_living_replicas_know(story):
+    story.fill(ONE, 0, 9)
+    story.show(rows=[], opened=ONE)
+    story.tell()
+    story.links.cut("s1")
+    assert await sequences(story.reader(-2)) == [7, 8]
 
 
 async def test_below_the_first_kept_event(story):
@@ -495,6 +505,82 @@ async def test_reading_ahead_is_bounded_and_gives_the_same_events(story):
     reader = story.reader(config=replace(story.config, read_ahead_bytes=512))
     assert await sequences(reader) == list(range(300))
     assert all(read.bytes_max == 256 for server in story.servers for read in server.reads)
+
+
+async def test_what_ended_the_reading_ahead_is_told_when_its_events_are_wanted(story):
+    story.fill(ONE, 0, 300, size=3)
+    story.show(rows=[row(ONE, 0, 300)])
+    story.tell()
+    reader = story.reader(config=replace(story.config, read_ahead_bytes=512))
+    await anext(reader)
+    story.watch.end(StreamNotFoundError("deleted"))
+    with pytest.raises(StreamNotFoundError):
+        await sequences(reader)
+
+
+async def test_a_deletion_that_only_the_master_knows_ends_a_reader(story):
+    story.show(rows=[row(ONE, 0, 9)])
+    story.tell()
+    story.master.views.clear()
+    with pytest.raises(StreamNotFoundError):
+        await sequences(story.reader())
+
+
+@pytest.mark.parametrize("what", ["refuses", "shows a namesake"])
+async def test_a_master_that_does_not_help_leaves_the_replicas_to_be_asked(story, what):
+    """No replica has it, and the metadata cannot be read again: the position is served later."""
+    story.show(rows=[row(ONE, 0, 9)])
+    story.tell()
+    asked = []
+
+    def answer(message):
+        asked.append(message)
+        if len(asked) == 2:
+            story.fill(ONE, 0, 9)
+        if what == "refuses":
+            raise OverloadedError("later")
+        namesake = msgspec.structs.replace(story.view.head, stream=b"t" * 16)
+        return ViewReply(StreamView(namesake, (), ()))
+
+    story.master.answers[GetStream] = answer
+    assert await sequences(story.reader()) == list(range(9))
+    assert len(asked) >= 2
+
+
+async def test_who_says_that_it_has_events_and_sends_none_is_swapped(story):
+    story.fill(ONE, 0, 9)
+    story.show(rows=[row(ONE, 0, 9)])
+    story.tell()
+
+    def empty(connection, request, read):
+        connection.reply_frames(request, FramesHead(9, 9, 0, ReadStatus.HELD), [])
+        return True
+
+    story.servers[0].fault = empty
+    assert await sequences(story.reader()) == list(range(9))
+
+
+async def test_frames_of_another_stream_are_not_taken(story):
+    story.fill(ONE, 0, 9)
+    story.show(rows=[row(ONE, 0, 9)])
+    story.tell()
+    foreign = frames.build(b"t" * 16, 0, 1, 1, [b"e%d" % i for i in range(9)])
+
+    def strange(connection, request, read):
+        connection.reply_frames(request, FramesHead(9, 9, 0, ReadStatus.HELD), [foreign])
+        return True
+
+    for server in story.servers[:2]:
+        server.fault = strange
+    assert await sequences(story.reader()) == list(range(9))
+
+
+async def test_what_a_replica_holds_behind_the_end_is_not_read(story):
+    """An old leader's frames behind the certificate's end, on a replica that has not heard of it."""
+    story.fill(ONE, 0, 9)
+    story.show(rows=[row(ONE, 0, 6)])
+    story.tell()
+    assert await sequences(story.reader()) == list(range(6))
 
 
 async def test_a_deleted_stream_ends_its_reader(story):

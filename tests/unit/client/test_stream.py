@@ -15,6 +15,7 @@ from lunalog.errors import (
     MetadataLostError,
     NotEnoughServersError,
     NotLeaderError,
+    OverloadedError,
     StreamNotFoundError,
     UsageError,
 )
@@ -438,6 +439,26 @@ async def test_a_cancel_from_outside_wins_over_the_loss_of_the_epoch(bench):
         await task
 
 
+async def test_a_cancel_from_outside_while_the_scope_is_left_stays_one(bench):
+    """It comes when ours has been taken back already, and is nobody else's."""
+    leading = await bench.leads(3)
+    entered = asyncio.Event()
+
+    async def body():
+        async with bench.scope():
+            entered.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                asyncio.get_running_loop().call_soon(task.cancel)
+
+    task = asyncio.create_task(body())
+    await entered.wait()
+    leading.lose()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def test_a_timeout_around_the_scope_is_a_timeout(bench):
     await bench.leads(3)
     with pytest.raises(TimeoutError):
@@ -551,6 +572,27 @@ async def test_with_nothing_open_a_fresh_head_answers(bench, master):
     master.views[STREAM] = bench.make_view(version=version + 1, next=9)
     assert await local.read_point(None) == 9
     assert len(master.asked_for(GetStream)) == 1
+
+
+async def test_a_head_that_cannot_be_read_gives_no_point(bench, master):
+    """The one at hand would do, if it were not for acks that it has not heard of."""
+    bench.head(next=5)
+
+    def refuse(message):
+        raise OverloadedError("later")
+
+    master.answers[GetStream] = refuse
+    with pytest.raises(DeadlineExceededError):
+        await bench.local.read_point(0.05)
+    assert master.asked_for(GetStream)
+
+
+async def test_the_head_of_a_namesake_gives_no_point(bench, master):
+    bench.head(next=5)
+    master.views[STREAM] = bench.make_view(stream=b"t" * 16, version=9, next=9)
+    with pytest.raises(DeadlineExceededError):
+        await bench.local.read_point(0.05)
+    assert bench.local.head.next == 5
 
 
 async def test_a_follower_asks_the_leader_through_a_replica(bench, servers, master):

@@ -24,7 +24,7 @@ from tests.unit.server.conftest import (
 
 from lunalog import limits
 from lunalog.core.replica import Replica
-from lunalog.errors import InvariantError, StorageError
+from lunalog.errors import InvariantError, StorageError, UnknownDataError
 from lunalog.server import facts
 from lunalog.storage.records import (
     BaseRecord,
@@ -88,6 +88,27 @@ def test_r22_a_trim_inside_a_segment_keeps_the_chain_of_what_is_left(run: Run) -
         leader.end = FIRST + 20
         leader.append()
         await leader.acked(FIRST + 21)
+
+    run(story)
+
+
+def test_r22_a_trim_behind_damage_is_carried_out_and_vouches_for_no_chain(run: Run) -> None:
+    """What is left is served; a recovery, which needs the chain before it, asks somebody else."""
+
+    async def story(world: World) -> None:
+        leader = await filled(world, 10)
+        made = leader.frames
+        leader = await world.again(tail_cache_bytes=0)
+        await leader.open()
+        leader.mark(FIRST + 20)
+        disk = world.node().disk()
+        name = next(n for n in disk.directory.names if n.endswith(".wal"))
+        data = disk.directory.find(name).cached.read(0, 1 << 16)
+        disk.flip(name, data.find(made[3]) + 70)
+        await order(world, TrimCommand(1, STREAM, FIRST + 8, 3))
+        with pytest.raises(UnknownDataError):
+            await leader.read(FIRST + 8, promise=Promise(1, ANN))
+        assert (await leader.read(FIRST + 8))[1] == made[4:]
 
     run(story)
 
