@@ -13,6 +13,7 @@ from tests.unit.server.conftest import (
     BOB,
     CHAIN,
     CLUSTER,
+    CONFIG,
     FIRST,
     OTHER,
     SEGMENT,
@@ -34,11 +35,13 @@ from lunalog.errors import (
     GoneError,
     InvariantError,
     MasterUnavailableError,
+    NotActiveError,
     ReplicaConflictError,
     StorageError,
     UsageError,
     WrongClusterError,
 )
+from lunalog.server.process import JournalServer
 from lunalog.server.pull import Puller
 from lunalog.server.registration import FACTS_MAX, FACTS_PER_BEAT
 from lunalog.types import Promise, SegmentId
@@ -216,6 +219,36 @@ def test_a_failed_start_gives_the_directory_back(run: Run) -> None:
         await disk.unlock()
         world.start()
         await world.ready()
+
+    run(story)
+
+
+def test_a_disk_that_does_not_tell_its_space_ends_the_start(run: Run) -> None:
+    async def story(world: World) -> None:
+        disk = world.node().disk()
+
+        async def broken() -> int:
+            raise OSError(errno.EIO, "no statfs")
+
+        disk.total_bytes = broken  # type: ignore[method-assign]
+        world.node().expects_failure = lambda error: isinstance(error, StorageError)
+        await world.master.listen(world.simulation)
+        world.start()
+        await world.until(lambda: not world.node().is_running)
+        assert "cannot look at" in str(world.node().failure)
+        assert not world.master.registrations
+
+    run(story)
+
+
+def test_before_it_listens_a_server_has_no_address_and_may_be_stopped(run: Run) -> None:
+    async def story(world: World) -> None:
+        runtime, disk = world.simulation.harness_runtime, world.node().disk()
+        server = JournalServer(runtime, disk, world.masters, CONFIG)
+        with pytest.raises(NotActiveError):
+            _ = server.address
+        await server.stop()
+        await disk.lock()  # it holds nothing
 
     run(story)
 
