@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from lunalog import limits
 from lunalog.errors import UsageError
 
@@ -149,7 +151,10 @@ def load(
             table = tomllib.loads(file.read_text())
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot read settings from {file}: {error}") from error
-        found.update(table.get(role, {}))
+        section = table.get(role, {})
+        if not isinstance(section, dict):
+            raise UsageError(f"cannot read settings from {file}: [{role}] is not a table")
+        found.update(section)
     prefix = f"LUNALOG_{role.upper()}_"
     for name, text in sorted((environment or {}).items()):
         if name.startswith(prefix):
@@ -160,13 +165,10 @@ def load(
     if unknown:
         raise UsageError(f"unknown {role} setting: {', '.join(unknown)}")
     try:
-        values: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in found.items()
-        }
-        config = kind(**values)
-        config.validate()
-    except TypeError as error:
+        config = msgspec.convert(found, kind)
+    except msgspec.ValidationError as error:
         raise UsageError(f"{role} settings: {error}") from error
+    config.validate()
     return config
 
 

@@ -61,6 +61,30 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
         load(ClientConfig, file=broken)
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        (MasterConfig, "master = 3", r"\[master\] is not a table"),
+        (MasterConfig, '[master]\nlease_ms = "long"', "lease_ms"),
+        (MasterConfig, "[master]\nlease_ms = true", "lease_ms"),
+        (MasterConfig, "[master]\nhost = 3", "host"),
+        (ServerConfig, '[server]\nlabels = "rack=1"', "labels"),
+        (ServerConfig, "[server]\nlabels = [1]", "labels"),
+    ],
+)
+def test_a_setting_of_the_wrong_type_is_an_error(tmp_path, kind, text, message):
+    file = tmp_path / "lunalog.toml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        load(kind, file=file)
+
+
+def test_a_whole_number_will_do_for_a_fraction(tmp_path):
+    file = tmp_path / "lunalog.toml"
+    file.write_text("[client]\nlease_fraction = 1\n")
+    assert load(ClientConfig, file=file).lease_fraction == 1.0
+
+
 def test_a_number_that_is_none_is_an_error():
     with pytest.raises(UsageError, match="'fast' is not a number"):
         load(ClientConfig, environment={"LUNALOG_CLIENT_HEARTBEAT_MS": "fast"})

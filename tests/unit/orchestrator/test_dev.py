@@ -10,7 +10,7 @@ import pytest
 
 from lunalog.errors import DirectoryLockedError, UsageError
 from lunalog.orchestrator import dev
-from lunalog.orchestrator.dev import DevCluster, DevDirectory, free_port
+from lunalog.orchestrator.dev import DevCluster, DevDirectory, Lifeline, free_port
 from lunalog.orchestrator.process import spawn, start_time
 from lunalog.runtime import SystemRuntime
 
@@ -50,6 +50,16 @@ async def until(holds):
         while not (found := holds()):
             await asyncio.sleep(0.01)
     return found
+
+
+def test_a_lifeline_knows_whether_somebody_holds_it():
+    line = Lifeline()
+    held = os.dup(line.fd)
+    line.cut()
+    assert not line.is_alone
+    os.close(held)
+    assert line.is_alone
+    line.close()
 
 
 async def test_up_once_status_and_down(home):
