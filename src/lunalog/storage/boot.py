@@ -97,7 +97,8 @@ class Boot:
         last = max([*numbers, contents.current, replayed.end.extent])
         wal = await self._take_over(replayed, last + 1)
         self._report_gaps()
-        return await self._checkpoint(contents, replayed, highest, wal)
+        beginning = Beginning(last + 1, replayed.number, replayed.before)
+        return await self._checkpoint(contents, replayed, highest, wal, beginning)
 
     async def _without_checkpoint(self, numbers: list[int], highest: int) -> Contents:
         """Begin anew in an empty directory; else read all extents there are, and trust nothing."""
@@ -193,10 +194,13 @@ class Boot:
         return wal
 
     async def _checkpoint(
-        self, contents: Contents, replayed: Replayed, highest: int, wal: Wal
+        self,
+        contents: Contents,
+        replayed: Replayed,
+        highest: int,
+        wal: Wal,
+        beginning: Beginning,
     ) -> Booted:
-        if wal.extent is None:
-            raise StorageError("the log did not open")
         book = Ledger(self._index, replayed.tag)
         book.number = max(highest, contents.number)
         lost = {damage.file for damage in self._damage if damage.what == "file is lost"}
@@ -206,7 +210,6 @@ class Boot:
         book.may_have_lost = self._may_have_lost
         for number, end in replayed.full:
             book.closed(number, end)
-        beginning = Beginning(wal.extent.number, replayed.number, replayed.before)
         plan = book.plan(beginning, wal.synced_to, self._snapshot())
         try:
             await ledger.carry_out(self._disk, plan)

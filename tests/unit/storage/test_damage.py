@@ -28,7 +28,7 @@ from tests.unit.storage.conftest import (
     read_all,
 )
 
-from lunalog.errors import LunalogError
+from lunalog.errors import LunalogError, StorageError, UnknownDataError
 from lunalog.storage.format import BATCH_HEAD_BYTES, RECORD_HEAD_BYTES
 from lunalog.testing.simulation import Simulation
 from lunalog.types import NO_PROMISE, SegmentId
@@ -115,6 +115,46 @@ def test_a_lost_extent_is_unknown_data_or_a_lost_promise(world: LogWorld, which:
     log = world.owner.log
     assert [d.what for d in log.damage].count("file is lost") >= 1
     assert log.may_have_lost == (which == "current")
+
+
+@pytest.mark.parametrize("was_read", [True, False], ids=["known blocks", "unknown blocks"])
+def test_r18_an_extent_that_vanishes_under_a_running_server_is_unknown_data(
+    world: LogWorld, was_read: bool
+) -> None:
+    """Its sidecar goes with it: where its frames lay is known only if they were read before."""
+    store_of(world)
+    world.config = replace(SMALL, tail_cache_bytes=0)
+    first = "extent-0000000001"
+
+    async def story(owner: Owner) -> None:
+        at = owner.replica.streams[STREAM].segments[SEGMENT].first
+        if was_read:
+            assert await owner.log.read(STREAM, SEGMENT, at, 1)
+        for name in [n for n in world.disk.directory.names if n.startswith(first)]:
+            world.disk.lose(name)
+        with pytest.raises(UnknownDataError):
+            await owner.log.read(STREAM, SEGMENT, at, 1)
+
+    world.live(story)
+
+
+def test_a_file_that_cannot_be_opened_ends_the_start_and_the_next_one_finds_all(
+    world: LogWorld,
+) -> None:
+    """Too many open files, say, at each open of a start; some files it can do without."""
+    image = store_of(world)
+    before = essence(world.owner.replica)
+    failed = 0
+    world.node.expects_failure = lambda error: isinstance(error, StorageError)
+    for number in range(1, 13):
+        world.disk.restore(image)
+        world.disk.faults.fail_call(number, errno.EMFILE, "open")
+        world.live(lambda owner: owner.check())
+        failed += world.node.failure is not None
+        world.disk.faults.heal()
+        world.restart()
+        assert essence(world.owner.replica) == before
+    assert failed > 3
 
 
 def test_both_checkpoints_lost_is_a_lost_promise_and_no_lost_frame(world: LogWorld) -> None:
