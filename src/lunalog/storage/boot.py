@@ -14,7 +14,6 @@ from collections.abc import Callable
 import msgspec
 
 from lunalog.config import ServerConfig
-from lunalog.errors import StorageError
 from lunalog.runtime import Runtime
 from lunalog.storage import checkpoint, extents, ledger
 from lunalog.storage import format as layout
