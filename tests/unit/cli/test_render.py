@@ -1,9 +1,12 @@
 """Tables and JSON."""
 
+import datetime
 import json
+import sys
+from pathlib import Path
 
 from lunalog.cli.options import Settings
-from lunalog.cli.render import plain_table, show_one, show_rows, size, text
+from lunalog.cli.render import moment, plain_table, show_one, show_rows, show_table, size, text
 
 
 def test_columns_are_aligned_and_numbers_stand_right():
@@ -35,3 +38,39 @@ def test_one_thing_in_each_form(capsys):
 def test_values_for_people():
     assert (text(None), text(False), text(()), text(3)) == ("-", "no", "-", "3")
     assert (size(5), size(1536), size(3 << 30)) == ("5 B", "1.5 KiB", "3.0 GiB")
+
+
+def test_on_a_terminal_a_table_is_drawn_and_its_cells_are_no_markup(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    show_table(["name", "start"], [["[bold]a", "7"], ["orders", "1234"]])
+    drawn = capsys.readouterr().out
+    assert ["[bold]a", "7"] in [line.split() for line in drawn.splitlines()]
+    assert "name" in drawn
+    assert "NAME" not in drawn
+
+
+def test_without_rich_or_colour_a_terminal_gets_the_plain_table(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    rows = [["a", "7"]]
+    monkeypatch.setenv("NO_COLOR", "1")
+    show_table(["name", "start"], rows)
+    plain = capsys.readouterr().out
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setitem(sys.modules, "rich.box", None)
+    show_table(["name", "start"], rows)
+    assert capsys.readouterr().out == plain == "NAME  START\na         7\n"
+
+
+def test_what_json_does_not_know_is_told_in_words(capsys):
+    when = datetime.datetime(2024, 5, 6, 7, 8, 9, tzinfo=datetime.UTC)
+    row = {"at": when, "id": b"\x01\xff", "where": Path("/x")}
+    expected = {"at": "2024-05-06T07:08:09+00:00", "id": "01ff", "where": "/x"}
+    show_one(Settings(output="jsonl"), row)
+    assert json.loads(capsys.readouterr().out) == expected
+    show_rows(Settings(output="json"), [row], ("at",))
+    assert json.loads(capsys.readouterr().out) == [expected]
+    assert text(when).startswith("2024-05-0")
+    assert moment(0) is None
+    assert moment(1_000_000) == datetime.datetime(1970, 1, 1, 0, 0, 1, tzinfo=datetime.UTC)
