@@ -242,6 +242,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
                 raise
             except BaseException as error:  # noqa: BLE001
                 self._raised(handle, error)
+            del handle  # a traceback keeps this frame, and so would keep a task that has failed
             if self.is_dead:
                 return
 
