@@ -25,7 +25,7 @@ TRACED_PYTHON ?= $(firstword $(foreach python,python3.14 python3.13 \
   $(shell $(python) -c '' 2>/dev/null && echo $(python))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage check lint sim fuzz chaos model crashes mutants bench clean
+.PHONY: help demo test coverage check lint sim fuzz chaos model crashes mutants nightly bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -95,6 +95,9 @@ crashes: $(VENV)/test.stamp ## crash states of a server's disk: STATES=20000, or
 
 mutants: $(VENV)/run.stamp ## deliberate protocol faults, each killed by simulated schedules (CAP=20 MUTANTS='a b')
 	@PYTHONHASHSEED=0 $(RUN)/python -m tests.mutants $(MUTANTS) $(if $(CAP),--cap $(CAP))
+
+nightly: ## all the long runs, about an hour; says at its end which passed
+	.ci/nightly
 
 bench: $(VENV)/run.stamp ## every target of the README beside the yardstick (ROUNDS=5)
 	$(RUN)/python bench/run.py --rounds $(ROUNDS)
