@@ -133,7 +133,8 @@ def conclude(outcomes: list[Outcome], has_failed: bool, took_s: float) -> int:
     for outcome in outcomes:
         if outcome.spoiled:
             print(f"{outcome.name}: {outcome.spoiled} seeds fail without it as well")
-    print(f"not run, the workloads are blind there: {', '.join(sorted(faults.OPEN))}")
+    if faults.OPEN:
+        print(f"not run, the workloads are blind there: {', '.join(sorted(faults.OPEN))}")
     alive = [outcome.name for outcome in outcomes if not outcome.is_killed]
     if alive:
         print(f"SURVIVED: {', '.join(alive)}")

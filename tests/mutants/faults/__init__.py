@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-OPEN = frozenset({})
+OPEN: frozenset[str] = frozenset()
 """Not killed for sure yet: the workloads are blind there.  Each run names them; none is added."""
 ROOMS = ("recovery", "leading", "replica", "storage", "master", "client")
 
