@@ -44,6 +44,12 @@ async def last_ack(
     return [node for node in members if node not in lagging]
 
 
+def is_attested(stage: Stage, node: SimulatedNode) -> bool:
+    """Whether a later batch says that all a server has written is synced: else its end may be torn."""
+    log = stage.servers[node.name].log
+    return log._is_attested and log._put_count == log._done_count
+
+
 def flip_last_frame(stage: Stage, node: SimulatedNode) -> None:
     """Flip a bit in the frame that a server's log has last of the stream; its headers stay whole."""
     index = stage.servers[node.name].log._index
@@ -73,7 +79,7 @@ async def bad_copy(stage: Stage) -> None:
     node = stage.chance.choice([member for member in members if member not in lagging])
     stage.cut(node.name, "master-1")
     holders = await last_ack(stage, leader, lagging)
-    await stage.sleep(0.03)  # it is attested by now (R17)
+    await stage.until("attest it", lambda: is_attested(stage, node))
     stage.kill(leader)
     stage.kill(node)
     stage.loses(node)
@@ -102,7 +108,7 @@ async def torn_end(stage: Stage) -> None:
     stage.is_held = False
     await stage.until("reach one member", lambda: newest_end(stage, node) > end)
     stage.is_held = True
-    await stage.sleep(0.03)  # it is attested by now (R17)
+    await stage.until("attest it", lambda: is_attested(stage, node))
     stage.kill(leader)
     stage.kill(node)
     stage.loses(node)
