@@ -479,6 +479,35 @@ def test_a_protocol_that_raises_fails_the_run_and_loses_its_connection() -> None
         assert (len(simulation.violations), server.calls[-1]) == (1, "lost")
 
 
+class RaisingWhenFull(Peer):
+    def pause_writing(self) -> None:
+        raise ZeroDivisionError
+
+
+class WithoutRoom(BufferedEcho):
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return bytearray()
+
+
+def test_a_buffer_without_room_fails_the_run_and_loses_the_connection() -> None:
+    with Simulation(1, keeps_going=True) as simulation:
+        world = World(simulation, WithoutRoom)
+        client, _ = world.connected()
+        client.transport.write(b"x")
+        simulation.run_for(1)
+        assert "empty buffer" in simulation.violations[0]
+        assert client.calls[-1] == "lost"
+
+
+def test_a_protocol_that_raises_when_it_shall_pause_fails_the_run() -> None:
+    with Simulation(1, keeps_going=True) as simulation:
+        _, server = World(simulation, RaisingWhenFull).connected()
+        server.transport.write(b"x" * (1 << 20))
+        simulation.run_for(1)
+        assert len(simulation.violations) == 1
+        assert server.calls[-1] == "lost"
+
+
 def test_a_transport_refuses_another_loop(simulation: Simulation) -> None:
     world = World(simulation, Peer)
     world.connected()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import time
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,14 +42,14 @@ def invariant(method: F) -> F:
     return method
 
 
-class Model(Generic[S]):
+class Model(ABC, Generic[S]):
     """What a model has; actions and invariants are found by their marks, also when overridden."""
 
     name: ClassVar[str]
 
+    @abstractmethod
     def initial(self) -> S:
         """Return the one state that everything begins with."""
-        raise NotImplementedError
 
     def canonical(self, state: S) -> S:
         """Return the one of all states that differ only in the names of servers."""
