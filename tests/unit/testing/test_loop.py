@@ -132,6 +132,17 @@ def test_a_node_that_crashes_itself_does_nothing_more(waits: bool) -> None:
         assert simulation.noticed == {"process failed as it should": 1}
 
 
+def test_an_interrupt_ends_the_run_and_is_nobodys_error() -> None:
+    async def main(_: SimulatedRuntime) -> None:
+        raise KeyboardInterrupt
+
+    with Simulation(1) as simulation:
+        simulation.node("a").start(main)
+        with pytest.raises(KeyboardInterrupt):
+            simulation.run_for(1)
+        assert simulation.violations == []
+
+
 @pytest.mark.parametrize("how", ["task", "callback", "main", "system exit"])
 def test_an_error_nobody_handles_fails_the_run(how: str) -> None:
     """From wherever it comes; the first cause is chained."""

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from lunalog.client.journal import SingleWriteJournal
-from lunalog.errors import MasterUnavailableError
+from lunalog.errors import MasterUnavailableError, UnknownDataError
 from lunalog.testing import sim
 from lunalog.testing.cluster import Shape, SimulatedCluster
 from lunalog.testing.gray import GraySchedule
+from lunalog.testing.plan import Plan
 from lunalog.testing.schedule import Schedule, run_schedule
 from lunalog.testing.simulation import Simulation
 
@@ -44,6 +45,27 @@ def test_a_rule_that_breaks_in_a_run_is_told_as_a_violation(
 
     monkeypatch.setattr(Schedule, "storm", storm)
     assert any("I1: two of them" in found for found in run_schedule(1).violations)
+
+
+@pytest.mark.parametrize("is_damaged", [True, False])
+def test_copies_that_cannot_be_read_at_the_end_must_have_been_damaged(
+    monkeypatch: pytest.MonkeyPatch, is_damaged: bool
+) -> None:
+    inspect = Schedule._inspect
+
+    async def blindly(schedule: Schedule, server: Any) -> None:
+        async def unknown(*_: Any) -> None:
+            raise UnknownDataError("it cannot be read")
+
+        monkeypatch.setattr(server.log, "read", unknown)
+        if is_damaged:
+            schedule.cluster.ever_damaged.add(server.name)
+        await inspect(schedule, server)
+
+    monkeypatch.setattr(Schedule, "_inspect", blindly)
+    result = run_schedule(Plan(1, storm_s=0.5))
+    told = any(found.startswith("UnknownDataError") for found in result.violations)
+    assert told == (not is_damaged)
 
 
 def test_a_gray_spell_that_its_leader_does_not_live_through_measures_nothing(

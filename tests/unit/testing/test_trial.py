@@ -55,6 +55,29 @@ def test_the_public_names_are_there_and_come_when_asked_for() -> None:
         _ = lunalog.testing.Nonsense
 
 
+def test_a_program_that_comes_before_its_master_dials_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connect, dialled, came = SingleWriteJournal.connect, [], []
+
+    async def refused() -> None:
+        raise MasterUnavailableError("nobody there")
+
+    def flaky(*arguments: object, **more: object) -> object:
+        dialled.append(more["peer"])
+        return refused() if len(dialled) == 1 else connect(*arguments, **more)  # type: ignore[arg-type]
+
+    async def program(journal: SingleWriteJournal) -> None:
+        came.append(journal.peer.name)
+
+    monkeypatch.setattr(SingleWriteJournal, "connect", flaky)
+    with Trial(1, nodes=1, faults=()) as trial:
+        trial.start(program)
+        trial.storm(1.0)
+    assert len(dialled) >= 2
+    assert came == [dialled[0]]
+
+
 def test_a_program_runs_on_every_node_with_its_own_journal() -> None:
     seen: Counter[str] = Counter()
 
