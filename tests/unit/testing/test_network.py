@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import random
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -506,6 +508,17 @@ def test_a_protocol_that_raises_when_it_shall_pause_fails_the_run() -> None:
         simulation.run_for(1)
         assert len(simulation.violations) == 1
         assert server.calls[-1] == "lost"
+
+
+def test_before_a_connection_has_begun_nothing_is_delivered_to(simulation: Simulation) -> None:
+    pipe = SimpleNamespace(scheduler=simulation.scheduler)
+    ends = {"sockname": SERVER, "peername": ("client", 1)}
+    transport = SimulatedTransport(None, random.Random(1), pipe, pipe, ends)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="has not begun"):
+        transport.get_protocol()
+    peer = Peer()
+    transport.set_protocol(peer)
+    assert transport.get_protocol() is peer
 
 
 def test_a_transport_refuses_another_loop(simulation: Simulation) -> None:
