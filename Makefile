@@ -61,7 +61,7 @@ COVERING := tests/unit tests/sim/test_schedules.py \
 
 coverage: $(TRACED)/stamp ## unit tests and a few others under coverage, by room; fails below the bounds
 	rm -f .coverage .coverage.*
-	HYPOTHESIS_PROFILE=brief $(TRACED)/bin/python -m coverage run -m pytest -n 2 -q $(COVERING)
+	HYPOTHESIS_PROFILE=brief $(TRACED)/bin/python -m coverage run -m pytest -n 2 -q --timeout 600 $(COVERING)
 	$(TRACED)/bin/python -m coverage combine -q
 	$(TRACED)/bin/python -m coverage json -q -o .coverage.json
 	$(TRACED)/bin/python tests/coverage_report.py .coverage.json

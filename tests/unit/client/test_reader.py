@@ -521,7 +521,11 @@ async def test_what_ended_the_reading_ahead_is_told_when_its_events_are_wanted(s
 async def test_a_deletion_that_only_the_master_knows_ends_a_reader(story):
     story.show(rows=[row(ONE, 0, 9)])
     story.tell()
-    story.master.views.clear()
+
+    def deleted(message):
+        raise StreamNotFoundError("deleted")
+
+    story.master.answers[GetStream] = deleted
     with pytest.raises(StreamNotFoundError):
         await sequences(story.reader())
 

@@ -144,3 +144,12 @@ def test_a_roll_for_another_reason_says_nothing_of_slow_members() -> None:
     assert rolls.need(found, POLICY, 10.0) is not None
     rolls.rolled(10.0)
     assert rolls.need(found, POLICY, 13.0) == (False, "slow", ("s1",))
+
+
+def test_it_says_whom_it_found_late():
+    pace = Pace()
+    assert repr(pace) == "<Pace: nobody late 0 times>"
+    pace.sent(1, 0.0)
+    pace.acked("s1", 1, 0.001)
+    pace.acked("s2", 0, 1.0)
+    assert repr(pace) == "<Pace: s2 late 1 times>"
