@@ -78,6 +78,8 @@ def test_shared_options_stand_before_or_behind_the_command(monkeypatch):
         ["read"],
         ["read", "s", "--null", "-f", "%p"],
         ["read", "s", "--to", "3", "-n", "3"],
+        ["read", "s", "--follow", "--linearizable"],
+        ["server", "--data", "/tmp/x", "--masters", ","],
         ["read", "s", "-f", "%x"],
         ["append", "s", "--null", "--length-prefixed"],
         ["ls", "--timeout", "0"],
@@ -176,3 +178,42 @@ def test_a_pipe_that_nobody_reads_is_told_by_the_exit_code(monkeypatch, capsys):
 def test_a_bad_url_is_explained_once(capsys):
     assert main(["--cluster", "http://x", "ls"]) == 2
     assert capsys.readouterr().err.count("memory://NAME") == 1
+
+
+def test_without_uvloop_the_command_runs_on_what_there_is(monkeypatch):
+    from lunalog.cli.running import loop_factory
+
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert loop_factory() is None
+
+
+def test_what_the_system_refuses_is_an_error_and_no_bug(monkeypatch, capsys):
+    def full(**_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(root_command, "main", full)
+    assert main([]) != 0
+    err = capsys.readouterr().err
+    assert "No space left" in err or "full" in err
+    assert "bug" not in err
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(1, "1 server is wanted"), (3, "3 servers are wanted")]
+)
+def test_scaling_says_what_is_wanted_from_now_on(monkeypatch, capsys, count, said):
+    import lunalog.cli.servers as servers
+
+    monkeypatch.setattr(servers, "ask", lambda settings, what, question: None)
+    assert main(["servers", "scale", str(count)]) == 0
+    assert said in capsys.readouterr().err
+
+
+def test_dev_lives_where_the_desktop_keeps_data(monkeypatch, tmp_path):
+    from lunalog.cli.dev import default_directory
+
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert default_directory() == tmp_path / "lunalog" / "dev"
+    monkeypatch.delenv("XDG_DATA_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert default_directory() == tmp_path / "home" / ".local" / "share" / "lunalog" / "dev"
