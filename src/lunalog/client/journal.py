@@ -30,6 +30,7 @@ from lunalog.config import ClientConfig
 from lunalog.errors import (
     BadAddressError,
     ClosedError,
+    DeadlineExceededError,
     InvariantError,
     LunalogError,
     StreamNotFoundError,
@@ -421,9 +422,18 @@ class SingleWriteJournal:
         Raises `DeadlineExceededError` when no leader answers within `timeout` seconds, default
         `operation_timeout_ms`.
         """
-        local = await self._streams.open(name)
+        began = self._runtime.now()
         try:
-            return await local.read_point(timeout)
+            async with asyncio.timeout(timeout):
+                local = await self._streams.open(name)
+        except DeadlineExceededError:
+            raise
+        except TimeoutError:
+            why = f"{name!r} was not found within {timeout:g} s: the master does not answer"
+            raise DeadlineExceededError(why) from None
+        try:
+            left = None if timeout is None else timeout - (self._runtime.now() - began)
+            return await local.read_point(left)
         finally:
             self._streams.close(local)
 

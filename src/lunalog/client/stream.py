@@ -292,7 +292,7 @@ class LocalStream:
                 )
             point = await self._point_of_our_own(left, asked)
             if point is None and must_look:
-                point = await self._point_of_the_head(left, asked)
+                point = await self._point_of_the_head(deadline - runtime.now(), asked)
             if point is None and self.head.open is not None:
                 point = await self._point_of_the_leader(deadline, asked)
             if point is not None:
@@ -315,6 +315,8 @@ class LocalStream:
 
     async def _point_of_the_head(self, left: float, asked: Asked) -> Sequence | None:
         """A head read after the call began; the one at hand may be older than an ack (R31)."""
+        if left <= 0:
+            return None
         try:
             reply = await self.parts.link.request(GetStream(self.watch.name), left)
         except LunalogError as error:

@@ -13,6 +13,7 @@ from lunalog.errors import (
     BadNameError,
     ClosedError,
     ConflictError,
+    DeadlineExceededError,
     InvariantError,
     MasterUnavailableError,
     StreamExistsError,
@@ -312,3 +313,10 @@ async def test_the_stream_is_asked_for_by_name_once(journal, master):
     before = len(master.asked_for(GetStream))
     await journal.open_stream_writer("orders")
     assert len(master.asked_for(GetStream)) == before
+
+
+async def test_l2_the_limit_of_a_read_point_covers_the_finding_of_the_stream(journal, master):
+    """The master is silent: an operation's time is longer than what the caller gave."""
+    master.answers.clear()
+    with pytest.raises(DeadlineExceededError, match=r"not found within 0\.05 s"):
+        await journal.committed("orders", timeout=0.05)

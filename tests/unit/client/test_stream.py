@@ -634,3 +634,13 @@ async def test_a_deleted_stream_has_no_read_point(bench):
     bench.local.watch.end(StreamNotFoundError("deleted"))
     with pytest.raises(StreamNotFoundError):
         await bench.local.read_point(None)
+
+
+async def test_l2_a_silent_leader_of_our_own_leaves_no_time_to_ask_the_master(bench, master):
+    """All that is asked shares the caller's one limit."""
+    await bench.leads(3)
+    silence = asyncio.get_running_loop().create_future()
+    bench.local.leading.read_point = lambda: silence
+    with pytest.raises(DeadlineExceededError):
+        await bench.local.read_point(0.1)
+    assert not master.asked_for(GetStream)
