@@ -142,7 +142,9 @@ class Schedule:
             while len(late := _acked_after(work.history, healed)) < least:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
             lease_s = max(config.lease_ms, USUAL_LEASE_MS) / 1000  # other timeouts do not shrink
-            campaign = Campaign(healed, min(late), lease_s, round_trip_s(settings))
+            burst_bytes = self.plan.mix.burst_max * self.plan.mix.payload_bytes_max
+            rtt_s = round_trip_s(settings, burst_bytes)
+            campaign = Campaign(healed, min(late), lease_s, rtt_s)
             work.history.campaigns.append(campaign)
 
     def _note_end(self) -> None:
@@ -214,14 +216,17 @@ def _acked_after(history: History, at: float) -> list[float]:
     return [append.done for append in history.acked if append.invoked > at]
 
 
-def round_trip_s(settings: NetworkSettings) -> float:
-    """About the longest that a question and its answer take on a run's usual network."""
+def round_trip_s(settings: NetworkSettings, burst_bytes: int = 0) -> float:
+    """About the longest that a burst and its answer take on a run's usual network.
+
+    What does not fit into the smallest window waits for the acknowledgement of what does.
+    """
     one_way = settings.delay_s[1]
     if settings.slow_rate:
         one_way += settings.slow_s
     if settings.loss_rate:
         one_way += settings.retransmit_s
-    return 2 * one_way
+    return 2 * one_way * max(1.0, burst_bytes / settings.window_bytes[0])
 
 
 def _trace(error: BaseException | None) -> list[str]:

@@ -105,11 +105,13 @@ def _granted(old: StreamHead, new: StreamHead) -> str:
 
 def _taken_over(old: OpenSegment, new: OpenSegment, change: HeadChange, acked: list[Append]) -> str:
     """Model `recover`: decide, then commit."""
-    base, trim = new.first, change.head.truncated_before
+    base = new.first
     ends = [f.ends.get(new.id, NOT_OPEN) for f in change.servers if not f.is_harmed]
     tail = max([base, *ends])
-    if base < min(max(old.first, trim), tail) or base < old.first:
-        return f"C0 = {base} is below the segment's first or the trim (R7)"
+    if (
+        base < old.first
+    ):  # a trim inside a frame counts as its first, which the record does not name
+        return f"C0 = {base} is below the segment's first (R7)"
     servers = _recovering(old, new, change, base, tail)
     before, after = (
         recover.State(1, chain, ((0, old.first, old.first), (0, base, tail)), servers)
