@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import resource
+import subprocess
 
 import pytest
 
@@ -117,6 +118,35 @@ async def test_p1_a_server_killed_at_a_system_call_comes_back_with_all_it_acked(
         assert {row.address.member.incarnation for row in found.servers} == {1}, (
             "a kill loses no disk"
         )
+
+
+async def test_d3_a_server_whose_disk_runs_full_stays_readable(small, need, wait):
+    """A disk of 44 MiB: appends are refused below the reserve, reads go on, no process ends."""
+    need("mount")
+    small.add_master()
+    disk = small.home / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=44m", "none", str(disk)], check=True)
+    small.undo.append(lambda: subprocess.run(["umount", "-l", str(disk)], check=True))
+    node = small.add_server("s1")
+    node.disk = disk
+    pid = node.start().pid
+    appender = Appender(padding=200_000)
+    async with small.connect() as journal:
+        await small.alive(journal, 1)
+        await journal.create_stream("s", replicas=1, ack_quorum=1)
+
+        async def is_full():
+            return any("disk_full" in text for text in (await journal.health()).warnings)
+
+        async with appending(journal, appender):
+            await wait(is_full)
+        assert len(appender.acked) > 20
+        async with asyncio.timeout(60):
+            events = [e async for e in journal.read("s", start=0)]
+        held = {event.sequence: event.payload for event in events}
+        assert all(held.get(sequence) == payload for sequence, payload in appender.acked)
+    assert node.pid == pid, node.text()
 
 
 async def test_d11_appends_go_on_without_a_server_whose_disk_crawls(small, need, wait):

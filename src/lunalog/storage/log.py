@@ -164,8 +164,8 @@ class Log:
 
     @property
     def is_full(self) -> bool:
-        """True when appends must be refused, so that fences still find room (D3)."""
-        return self._wal.is_full
+        """True when appends must be refused, so that what is queued and fences find room (D3)."""
+        return self._wal.is_full or self.queued_bytes > self._wal.room_bytes
 
     # ------------------------------------------------------------ writing
 
@@ -327,7 +327,7 @@ class Log:
             self._is_preparing = True
             number = wal.extent.number + 1
             self._jobs.put(lambda: self._make_extent(number))
-        if wal.is_full:
+        if self.is_full:
             self._free_later()
 
     async def _make_extent(self, number: int) -> None:
@@ -412,7 +412,7 @@ class Log:
         self._free_later()
 
     def _free_later(self) -> None:
-        wants = self._wal.is_full or self._wants_checkpoint or self._ledger.has_dead
+        wants = self.is_full or self._wants_checkpoint or self._ledger.has_dead
         if wants and self._free_timer is None and self._error is None:
             self._free_timer = self._loop.call_later(FREE_DELAY_S, self._free)
 
@@ -420,8 +420,7 @@ class Log:
         self._free_timer = None
         if self._error is not None:
             return
-        if self._wal.is_full:
-            self._jobs.put(self._look_at_space)
+        self._jobs.put(self._look_at_space)
         if self._ledger.has_dead or self._wants_checkpoint:
             self._start_checkpoint()
 

@@ -78,6 +78,7 @@ class Wal:
         synced_to: End of what is known synced; every header attests it (R17).
         first_number: Of the first batch of this start.
         next: The extent to go on in, once this one is full; set by who prepares it.
+        is_full: Less than the reserve is free.
         sync_ms: Moving average of the time that write and sync take.
     """
 
@@ -105,6 +106,7 @@ class Wal:
         self._written_to = 0
         self.next: Extent | None = None
         self.is_full = False
+        self._spare_bytes = 0
         self.sync_ms = 0.0
 
     def has_room(self, size: int) -> bool:
@@ -112,6 +114,15 @@ class Wal:
         return self.extent is not None and (
             self.offset + size + 3 * BLOCK_BYTES <= min(self.extent.allocated, self._extent_bytes)
         )
+
+    @property
+    def room_bytes(self) -> int:
+        """What may still be queued without touching the reserve: allocated, or free when last seen.
+
+        What the next extent was given is left out: where this one ends, as much may stay unused.
+        """
+        allocated = self.extent.allocated - self.offset if self.extent is not None else 0
+        return self._spare_bytes + allocated
 
     def enter(self, extent: Extent, previous: Position) -> None:
         """Go on in a new extent; its first batch names where the log ended before."""
@@ -179,7 +190,8 @@ class Wal:
 
     async def check_space(self) -> None:
         """See whether appends still have the room that fences are to keep (D3)."""
-        self.is_full = await self._disk.free_bytes() < self._reserve_bytes
+        self._spare_bytes = await self._disk.free_bytes() - self._reserve_bytes
+        self.is_full = self._spare_bytes < 0
 
     async def close(self) -> None:
         """Close the files."""

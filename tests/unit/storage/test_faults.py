@@ -120,6 +120,35 @@ def test_a_disk_that_fills_up_keeps_room_for_promises() -> None:
         assert world.owner.replica.streams[OTHER].promise.epoch == 99
 
 
+@pytest.mark.parametrize("count", [1, 7, 40])
+def test_d3_what_is_queued_is_counted_before_more_is_taken(count: int) -> None:
+    """A flood fills the disk faster than it is looked at; all that was let in finds room."""
+    with Simulation(1) as simulation:
+        world = small_disk(simulation, 1 << 20, 192 << 10)
+        accepted = 0
+
+        async def story(owner: Owner) -> None:
+            nonlocal accepted
+            held = owner.open_segment()
+            for _ in range(2000):
+                for _ in range(count):
+                    if not owner.log.is_full:
+                        owner.append(held, size=2000)
+                        accepted += 1
+                await asyncio.sleep(0)
+            await owner.log.flush()
+            owner.promise(OTHER, 2)
+            await asyncio.sleep(1.0)  # all is attested: a start copies nothing
+            await owner.check()
+
+        world.live(story)
+        assert world.node.failure is None
+        assert accepted > 300
+        assert world.memory.ends[STREAM, SEGMENT] == accepted
+        world.restart(power=True)
+        assert world.owner.log.is_full
+
+
 @pytest.mark.parametrize("how", ["trim", "grow"])
 def test_freed_space_is_found_without_a_restart(how: str) -> None:
     with Simulation(1) as simulation:
