@@ -23,6 +23,9 @@ OPERATION_S = 10.0
 """The default timeout of control operations."""
 IDLE_PAUSE_S = 1.0
 CALM_PAUSE_S = 0.1
+CALM_TURN_S = 3.0
+"""What a leader's turn lasts at least once all is healed: to be given up unused would stall a stream
+that has just waited for a client that is walled off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ class StreamWork:
 
     async def _turn(self, journal: SingleWriteJournal, writer: StreamWriter, client: str) -> None:
         until = self._now() + self._chance.expovariate(1 / self._mix.turn_s)
+        until += CALM_TURN_S if self.is_calm else 0.0
         while self._is_over or self._now() < until:
             await self._busily(journal, writer, client)
             if self._is_over:
