@@ -102,6 +102,7 @@ class ServerConfig:
             self.wal_queue_bytes_max >= limits.MESSAGE_BYTES_MAX,
             "wal_queue_bytes_max must hold the largest frame",
         )
+        _require(self.connections_max > 0, "connections_max must be positive")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +117,7 @@ class MasterConfig:
     session_grace_ms: int = 250
     """A closed session is over when the same incarnation has not come back by then."""
     server_lost_ms: int = 3_000
+    connections_max: int = 10_000
     servers: int | None = None
     """Wanted journal servers for the local orchestrator; none: nobody is provisioned."""
 
@@ -124,6 +126,7 @@ class MasterConfig:
         _require(self.heartbeat_ms * 3 <= self.lease_ms, "heartbeat_ms * 3 must be <= lease_ms")
         _require(self.heartbeat_ms * 3 <= self.server_lost_ms, "server_lost_ms is too short")
         _require(self.servers is None or self.servers >= 0, "servers must not be negative")
+        _require(self.connections_max > 0, "connections_max must be positive")
 
 
 def _require(holds: bool, message: str) -> None:

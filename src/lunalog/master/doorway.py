@@ -76,6 +76,8 @@ class Doorway:
             )
         if hello.role not in ROLES:
             raise PeerError(f"unknown role {hello.role!r:.40}")
+        if len(self._connections) >= self._master.config.connections_max:
+            raise OverloadedError("this master has as many connections as it may: try again")
         welcome = Welcome(agreed_version(hello), cluster, "master", "master")
         if hello.role == "server":
             return welcome, ServerDoor(self._master, self)

@@ -7,6 +7,7 @@ as a whole: written beside, synced, renamed, directory synced; a crash leaves th
 from __future__ import annotations
 
 import errno
+from typing import Final
 
 import msgspec
 from crc32c import crc32c
@@ -21,6 +22,7 @@ from lunalog.errors import (
 )
 from lunalog.storage.files import Disk
 
+VERSION: Final = 1
 NAME = "identity"
 TEMPORARY = "identity.tmp"
 
@@ -28,7 +30,7 @@ TEMPORARY = "identity.tmp"
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """Who this directory belongs to."""
 
-    version: int = 1
+    version: int = VERSION
     cluster: str
     """Uuid as hex; empty until the master has told it."""
     name: str
@@ -76,19 +78,30 @@ async def load(disk: Disk) -> Identity | None:
 
 
 def parse(data: bytes, where: str) -> Identity:
-    """Read the text of an identity file; raises `CorruptRecordError`."""
+    """Read the text of an identity file.
+
+    Raises:
+        CorruptRecordError: It is damaged.
+        StorageError: Another version of lunalog wrote it.
+    """
     body, mark, rest = data.partition(b"crc32c = ")
     try:
         if not mark or rest != b"%08x\n" % crc32c(body):
             raise ValueError("its checksum is wrong")
         pairs = dict(line.split(" = ", 1) for line in body.decode().splitlines())
-        return msgspec.convert(pairs, Identity, strict=False)
+        found = msgspec.convert(pairs, Identity, strict=False)
     except ValueError as error:  # msgspec's and unicode's errors are ValueErrors
         raise CorruptRecordError(
             f"{where}/{NAME} is damaged ({error}): restore it, or start with an empty directory "
             "as a new server",
             file=NAME,
         ) from error
+    if found.version != VERSION:
+        raise StorageError(
+            f"{where}/{NAME} is of version {found.version}, and this lunalog reads {VERSION}; "
+            "nothing was changed; use the lunalog that wrote it"
+        )
+    return found
 
 
 def render(identity: Identity) -> bytes:

@@ -292,3 +292,23 @@ async def test_r16_a_disk_that_fails_ends_the_master(
 def test_settings_that_do_not_fit_start_no_master(world: Any) -> None:
     with pytest.raises(UsageError, match="lease_ms"):
         Master(world.runtime, world.store, dataclasses.replace(world.config, lease_ms=1))
+
+
+async def test_no_more_connections_than_allowed(world: Any) -> None:
+    """H7: one that goes makes room; who is refused may try again."""
+    world.config = dataclasses.replace(world.config, connections_max=3)
+    await world.start()
+    client = await world.client()  # on two: one of them beats
+    second = await world.dial(client.hello("second"), client.mail)
+    with pytest.raises(OverloadedError, match="as many connections as it may"):
+        await world.dial(client.hello("third"), client.mail)
+    second.close()
+    await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await world.dial(client.hello("third"), client.mail)
+            except OverloadedError:
+                await asyncio.sleep(0.01)
+            else:
+                break

@@ -124,6 +124,13 @@ def test_another_cluster_or_server_is_refused() -> None:
         identity.check(MINE, name="server-2")
 
 
+def test_a_directory_of_another_version_is_told_and_not_touched() -> None:
+    data = identity.render(msgspec.structs.replace(MINE, version=2))
+    with pytest.raises(StorageError, match="is of version 2, and this lunalog reads 1") as failed:
+        identity.parse(data, "data")
+    assert not isinstance(failed.value, CorruptRecordError)
+
+
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     """The lock of another process, of this one, and of one that died."""
     path = tmp_path / "new" / "data"
