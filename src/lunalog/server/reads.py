@@ -22,7 +22,7 @@ from lunalog.errors import (
     UnknownDataError,
 )
 from lunalog.types import NO_PROMISE, SegmentId, Sequence, StreamId
-from lunalog.wire.codec import FramesHead, ReadStatus
+from lunalog.wire.codec import Buffer, FramesHead, ReadStatus
 from lunalog.wire.connection import Connection
 from lunalog.wire.frames import FrameHead
 from lunalog.wire.messages import Read
@@ -42,19 +42,26 @@ WAITERS_MAX: Final = 50_000
 Frames = list[tuple[FrameHead, bytes]]
 
 
-class _Waiting:
-    """A long poll: one reader at the end of what it may see."""
+class _Asked:
+    """One read, and who is to be answered; with a timer while it waits for more to be committed."""
 
-    __slots__ = ("connection", "held", "message", "request", "timer")
+    __slots__ = ("connection", "message", "request", "timer")
 
-    def __init__(
-        self, connection: Connection, request: int, message: Read, held: SegmentReplica
-    ) -> None:
+    def __init__(self, connection: Connection, request: int, message: Read) -> None:
         self.connection = connection
         self.request = request
         self.message = message
-        self.held = held
         self.timer: asyncio.TimerHandle | None = None
+
+    def answer(self, head: FramesHead, frames: list[Buffer]) -> None:
+        self.connection.reply_frames(self.request, head, frames)
+
+    def tell(self, held: SegmentReplica, status: ReadStatus) -> None:
+        """Answer without a frame."""
+        self.answer(FramesHead(held.durable, held.readable, 0, status), [])
+
+    def fail(self, error: LunalogError) -> None:
+        self.connection.fail(self.request, error)
 
 
 class Reads:
@@ -63,7 +70,7 @@ class Reads:
     def __init__(self, server: JournalServer) -> None:
         self._server = server
         self._loop = asyncio.get_running_loop()
-        self._waiting: dict[SegmentReplica, list[_Waiting]] = {}
+        self._waiting: dict[SegmentReplica, list[_Asked]] = {}
         self._count = 0
         self._disk = asyncio.Semaphore(DISK_READS_MAX)
         self._queues: dict[Connection, tuple[asyncio.Lock, int]] = {}
@@ -74,21 +81,25 @@ class Reads:
 
     def serve(self, connection: Connection, request: int, message: Read) -> None:
         """Answer now, or see to it that it is answered; raises what the reader must be told."""
+        self._serve(_Asked(connection, request, message))
+
+    def _serve(self, asked: _Asked) -> None:
+        message = asked.message
         state, held = self._find(message)
         if message.promise is not None:
-            self._recovery(connection, request, message, state, held)
+            self._recovery(asked, state, held)
             return
         if held is None:
             raise NotOpenError(f"segment {message.segment} is not here")
         row = held.certificate.row if held.certificate else None
         if row is not None and message.start >= row.end:
-            self._tell(connection, request, held, ReadStatus.END_OF_SEGMENT)
+            asked.tell(held, ReadStatus.END_OF_SEGMENT)
         elif message.start < held.readable:
-            self._send(connection, request, message, held, held.readable)
+            self._send(asked, held, held.readable)
         elif message.wait_ms and row is None and self._count < WAITERS_MAX:
-            self._wait(connection, request, message, held)
+            self._wait(asked, held)
         else:
-            self._tell(connection, request, held, ReadStatus.NOTHING_YET)
+            asked.tell(held, ReadStatus.NOTHING_YET)
 
     def _find(self, message: Read) -> tuple[StreamReplica | None, SegmentReplica | None]:
         state = self._server.replica.streams.get(message.stream)
@@ -104,18 +115,14 @@ class Reads:
         return state, held
 
     def _recovery(
-        self,
-        connection: Connection,
-        request: int,
-        message: Read,
-        state: StreamReplica | None,
-        held: SegmentReplica | None,
+        self, asked: _Asked, state: StreamReplica | None, held: SegmentReplica | None
     ) -> None:
+        message = asked.message
         promise = message.promise or NO_PROMISE
         if held is not None and message.start < held.durable:
             if any(first <= message.start < end for first, end in held.unknown):
                 raise UnknownDataError(f"{message.start} of segment {held.id} is damaged here")
-            self._send(connection, request, message, held, held.durable)
+            self._send(asked, held, held.durable)
             return
         if state is None or state.synced_promise != promise:
             # A copy is a copy under any promise; only who promised may say that there is none.
@@ -128,26 +135,14 @@ class Reads:
                 ReadStatus.NOTHING_YET
             )  # its own leader rolled away from it, and may still append
         if held is None:
-            connection.reply_frames(request, FramesHead(0, 0, 0, status), [])
+            asked.answer(FramesHead(0, 0, 0, status), [])
         else:
-            self._tell(connection, request, held, status)
+            asked.tell(held, status)
 
     # ------------------------------------------------------------------ answers
 
-    def _tell(
-        self, connection: Connection, request: int, held: SegmentReplica, status: ReadStatus
-    ) -> None:
-        head = FramesHead(held.durable, held.readable, 0, status)
-        connection.reply_frames(request, head, [])
-
-    def _send(
-        self,
-        connection: Connection,
-        request: int,
-        message: Read,
-        held: SegmentReplica,
-        limit: Sequence,
-    ) -> None:
+    def _send(self, asked: _Asked, held: SegmentReplica, limit: Sequence) -> None:
+        connection, message = asked.connection, asked.message
         if message.promise is None and not connection.is_paused:
             bytes_max = self._bytes_max(message)
             found = self._server.log.cached(
@@ -155,39 +150,31 @@ class Reads:
             )
             if found:
                 before = held.start_chain if found[0][0].first == held.first else 0
-                self._reply(connection, request, held, found, before)
+                self._reply(asked, held, found, before)
                 return
         lock, count = self._queues.get(connection) or (asyncio.Lock(), 0)
         if count >= READS_PER_CONNECTION_MAX:
             raise OverloadedError("too many reads of this connection are under way")
         self._queues[connection] = lock, count + 1
         self._number += 1
-        _ = self._server.tasks.start(
-            self._read_in_turn(connection, request, message, held, limit), f"read-{self._number}"
-        )
+        _ = self._server.tasks.start(self._read_in_turn(asked, held, limit), f"read-{self._number}")
 
     def _bytes_max(self, message: Read) -> int:
         return max(1, min(message.bytes_max, self._server.config.read_bytes_max))
 
-    async def _read_in_turn(
-        self,
-        connection: Connection,
-        request: int,
-        message: Read,
-        held: SegmentReplica,
-        limit: Sequence,
-    ) -> None:
+    async def _read_in_turn(self, asked: _Asked, held: SegmentReplica, limit: Sequence) -> None:
         """Read old data without holding anybody up (N6).
 
         A slow reader waits for its own socket, one read after another: what is read for it and not
         sent yet is one reply and what its socket takes, however much it asks for (Z1).
         """
+        connection = asked.connection
         lock, _ = self._queues[connection]
         try:
             async with lock:
                 await connection.drained()
                 if connection.closed_by is None:
-                    await self._read(connection, request, message, held, limit)
+                    await self._read(asked, held, limit)
                     connection.flush()
         finally:
             _, count = self._queues[connection]
@@ -196,14 +183,8 @@ class Reads:
             else:
                 del self._queues[connection]
 
-    async def _read(
-        self,
-        connection: Connection,
-        request: int,
-        message: Read,
-        held: SegmentReplica,
-        limit: Sequence,
-    ) -> None:
+    async def _read(self, asked: _Asked, held: SegmentReplica, limit: Sequence) -> None:
+        message = asked.message
         try:
             async with self._disk:
                 found = await self._server.log.read(
@@ -215,12 +196,12 @@ class Reads:
         except LunalogError as error:
             if isinstance(error, UnknownDataError):
                 self._server.note_damage()
-            connection.fail(request, error)
+            asked.fail(error)
             return
         if not found:
-            connection.fail(request, GoneError(f"{message.start} is not here any more"))
+            asked.fail(GoneError(f"{message.start} is not here any more"))
         else:
-            self._reply(connection, request, held, found, before)
+            self._reply(asked, held, found, before)
 
     async def chain_before(self, stream: StreamId, held: SegmentReplica, first: Sequence) -> int:
         """Return the chain before the frame at `first`."""
@@ -250,14 +231,7 @@ class Reads:
             )
             return None
 
-    def _reply(
-        self,
-        connection: Connection,
-        request: int,
-        held: SegmentReplica,
-        found: Frames,
-        before: int,
-    ) -> None:
+    def _reply(self, asked: _Asked, held: SegmentReplica, found: Frames, before: int) -> None:
         size = 0
         count = 0
         for frame_head, _ in found:  # one reply is one message, whatever the request said
@@ -266,27 +240,24 @@ class Reads:
                 break
             count += 1
         head = FramesHead(held.durable, held.readable, before, ReadStatus.HELD)
-        connection.reply_frames(request, head, [frame for _, frame in found[:count]])
+        asked.answer(head, [frame for _, frame in found[:count]])
 
     # ------------------------------------------------------------------ long polls
 
-    def _wait(
-        self, connection: Connection, request: int, message: Read, held: SegmentReplica
-    ) -> None:
-        waiting = _Waiting(connection, request, message, held)
-        delay = min(message.wait_ms, WAIT_MS_MAX) / 1000
-        waiting.timer = self._loop.call_later(delay, self._expire, waiting)
-        self._waiting.setdefault(held, []).append(waiting)
+    def _wait(self, asked: _Asked, held: SegmentReplica) -> None:
+        delay = min(asked.message.wait_ms, WAIT_MS_MAX) / 1000
+        asked.timer = self._loop.call_later(delay, self._expire, asked, held)
+        self._waiting.setdefault(held, []).append(asked)
         self._count += 1
 
-    def _expire(self, waiting: _Waiting) -> None:
-        queue = self._waiting.get(waiting.held, [])
-        if waiting in queue:
-            queue.remove(waiting)
+    def _expire(self, asked: _Asked, held: SegmentReplica) -> None:
+        queue = self._waiting.get(held, [])
+        if asked in queue:
+            queue.remove(asked)
             self._count -= 1
             if not queue:
-                del self._waiting[waiting.held]
-            self._tell(waiting.connection, waiting.request, waiting.held, ReadStatus.NOTHING_YET)
+                del self._waiting[held]
+            asked.tell(held, ReadStatus.NOTHING_YET)
 
     def wake(self, held: SegmentReplica) -> None:
         """What readers of a segment may see has moved, or ended, or is gone."""
@@ -294,24 +265,24 @@ class Reads:
         if queue is None:
             return
         self._count -= len(queue)
-        for waiting in queue:
-            if waiting.timer is not None:
-                waiting.timer.cancel()
+        for asked in queue:
+            if asked.timer is not None:
+                asked.timer.cancel()
             try:
-                self.serve(waiting.connection, waiting.request, waiting.message)
+                self._serve(asked)
             except LunalogError as error:
-                waiting.connection.fail(waiting.request, error)
+                asked.fail(error)
 
     def gone(self, connection: Connection) -> None:
         """A connection closed: nobody waits on it any more."""
         for held, queue in list(self._waiting.items()):
-            left = [waiting for waiting in queue if waiting.connection is not connection]
+            left = [asked for asked in queue if asked.connection is not connection]
             if len(left) == len(queue):
                 continue
             self._count -= len(queue) - len(left)
-            for waiting in queue:
-                if waiting.connection is connection and waiting.timer is not None:
-                    waiting.timer.cancel()
+            for asked in queue:
+                if asked.connection is connection and asked.timer is not None:
+                    asked.timer.cancel()
             if left:
                 self._waiting[held] = left
             else:
