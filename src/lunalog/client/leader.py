@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 from lunalog.client.batching import AppendQueue
 from lunalog.client.leader_calls import LeaderCalls, MasterCalls
+from lunalog.client.marks import Marks
 from lunalog.client.servers import ServerLinks
 from lunalog.client.slots import MemberSlot, SegmentSlots
 from lunalog.client.takeover import OldSet
@@ -109,8 +110,7 @@ class Leadership:
         self._is_doing = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._mark_timer: asyncio.TimerHandle | None = None
-        self._marked_tail = 0
+        self._marks = Marks(self.machine, config.commit_mark_ms / 1000, self._tell_committed)
         self._answers: dict[int, Callable[[Sequence, LunalogError | None], None]] = {}
         self._next_token = 0
         self._learnt: tuple[ServerAddress, ...] = ()
@@ -290,7 +290,8 @@ class Leadership:
         target = machine.target
         self._target = self._slots.get(target.id) if target is not None else None
         if queue is not None and machine.committed > queue.committed and not self.ended.done():
-            self._committed(queue, machine.committed)
+            queue.commit(machine.committed)
+            self._marks.committed()
         if machine.next_tick is not None:
             self._tick_at(machine.next_tick)
 
@@ -317,6 +318,7 @@ class Leadership:
         machine, slots = self.machine, self._target
         machine.appended(first, count, crc, frame)
         now = self._runtime.now()
+        self._marks.appended(now)
         if machine.is_timing_due:
             machine.time_last(now)
         if self._timer is None or self._timer_at - now > 1.0:
@@ -336,30 +338,18 @@ class Leadership:
         if pace is not None and pace.end <= end:
             segment.timed(pace, slot.replica, self._runtime.now())
         if has_moved:
-            self.feed(machine.moved, segment, self._runtime.now())
+            now = self._runtime.now()
+            self._marks.moved(now)
+            self.feed(machine.moved, segment, now)
         machine.trim()
 
-    def _committed(self, queue: AppendQueue, committed: Sequence) -> None:
-        queue.commit(committed)
-        if self._mark_timer is None:
-            self._mark_later()
-
-    def _mark_later(self) -> None:
-        self._marked_tail = self.machine.tail
-        delay_s = self._config.commit_mark_ms / 1000
-        self._mark_timer = self._loop.call_later(delay_s, self._mark)
-
-    def _mark(self) -> None:
-        """A few ms after the last append: tell the replicas what became committed since (R12)."""
-        self._mark_timer = None
+    def _tell_committed(self) -> None:
+        """Tell the replicas what became committed since an append told them (R12)."""
         machine, current = self.machine, self.machine.current
         if current is None or self.ended.done():
             return
         slots = self._slots.get(current.id)
         if slots is None or slots.told >= machine.committed:
-            return
-        if machine.tail != self._marked_tail and machine.committed < machine.tail:
-            self._mark_later()  # appends go on, and carry it
             return
         slots.told = machine.committed
         mark = codec.mark(slots.number, machine.committed)
@@ -468,7 +458,7 @@ class Leadership:
             self.queue.stop(NotLeaderError(f"this client is resigning from {self._name!r}"))
         elif not self.ready.done():
             self.ready.set_result(None)
-        self._mark_later()
+        self._marks.later()
 
     def _over(self, effect: effects.Ended) -> None:
         """The epoch is over: everything that waits gets its outcome, then nothing more happens."""
@@ -476,10 +466,10 @@ class Leadership:
             if self.machine.committed > self.queue.committed:
                 self.queue.commit(self.machine.committed)
             self.queue.end(effect.error)
-        for timer in (self._timer, self._mark_timer):
-            if timer is not None:
-                timer.cancel()
-        self._timer = self._mark_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        self._marks.end()
         if self._links.leaders.get(self._stream) is self:
             del self._links.leaders[self._stream]
         if self._watch.leader is self:

@@ -1,0 +1,74 @@
+"""When to tell the replicas what is committed: the next append carries it, if there is one (R12).
+
+While appends follow each other, or the next one is made as soon as the last is acknowledged, none need
+say it for them.  Who pauses between appends is not waited for: followers would be that much later.
+
+Source: R12; design.md section 5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from lunalog.core.leadership import LeaderMachine
+
+PACED_S: Final = 0.001
+"""An append that comes so long after the last commit is of somebody who pauses between them."""
+
+
+class Marks:
+    """Calls `tell` when what is committed should be told without an append.
+
+    Args:
+        machine: Whose tail and committed sequence it looks at.
+        delay_s: How long an append is waited for.
+        tell: Tells all replicas, unless they know.
+    """
+
+    def __init__(self, machine: LeaderMachine, delay_s: float, tell: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._machine = machine
+        self._delay_s = delay_s
+        self._tell = tell
+        self._timer: asyncio.TimerHandle | None = None
+        self._tail = 0
+        """When the timer was set."""
+        self._moved_at = 0.0
+        self._is_paced = False
+
+    def appended(self, now: float) -> None:
+        """A frame goes out."""
+        self._is_paced = now - self._moved_at > PACED_S
+
+    def moved(self, now: float) -> None:
+        """Acks made more committed."""
+        self._moved_at = now
+
+    def committed(self) -> None:
+        """The appends that became committed know it."""
+        machine = self._machine
+        if self._is_paced and machine.committed == machine.tail:
+            self._tell()
+        elif self._timer is None:
+            self.later()
+
+    def later(self) -> None:
+        """Tell after `delay_s`, unless appends go on."""
+        self._tail = self._machine.tail
+        self._timer = self._loop.call_later(self._delay_s, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        machine = self._machine
+        if machine.tail != self._tail and machine.committed < machine.tail:
+            self.later()
+        else:
+            self._tell()
+
+    def end(self) -> None:
+        """Nothing more is told."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
