@@ -1,0 +1,102 @@
+"""What many streams cost beside one: how fast they are made, and what a thousand append at once.
+
+One line of JSON; with `--verdict` the bounds too, and exit 1 if one is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import time
+
+from cluster import BenchCluster
+from lunalog import SingleWriteJournal, StreamWriter
+
+MADE = 10_000
+LED = 1_000
+PARALLEL = 64
+EVENT_BYTES = 100
+BATCH = 100
+SECONDS = 3.0
+BOUNDS = {"created/s": 1000.0, f"{LED} streams / one stream": 0.5}
+
+
+async def create(journal: SingleWriteJournal) -> float:
+    """Make `MADE` streams, `PARALLEL` at a time; streams a second."""
+    left = iter(range(MADE))
+
+    async def worker() -> None:
+        for n in left:
+            await journal.create_stream(f"made/{n}")
+
+    began = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(PARALLEL):
+            group.create_task(worker())
+    return MADE / (time.perf_counter() - began)
+
+
+async def append(writers: list[StreamWriter], in_flight: int) -> float:
+    """Append batches to all of them for `SECONDS`, so many under way in all; bytes a second."""
+    events = [os.urandom(EVENT_BYTES) for _ in range(BATCH)]
+    until = time.perf_counter() + SECONDS
+    batches = 0
+
+    async def one(number: int) -> None:
+        nonlocal batches
+        at = number
+        while time.perf_counter() < until:
+            await writers[at % len(writers)].append_many(events)
+            at += in_flight
+            batches += 1
+
+    began = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for number in range(in_flight):
+            group.create_task(one(number))
+    return batches * BATCH * EVENT_BYTES / (time.perf_counter() - began)
+
+
+async def measure() -> dict[str, float]:
+    """One cluster, one client process."""
+    async with (
+        BenchCluster() as cluster,
+        SingleWriteJournal.connect(cluster.url, peer="bench-streams") as journal,
+    ):
+        created = await create(journal)
+        leads = [journal.lead(f"made/{n}") for n in range(LED)]
+        writers = []
+        for at in range(0, LED, PARALLEL):
+            part = leads[at : at + PARALLEL]
+            writers += await asyncio.gather(*(lead.__aenter__() for lead in part))
+        try:
+            one = await append(writers[:1], LED)
+            many = await append(writers, LED)
+            again = await append(writers[:1], LED)
+        finally:
+            for at in range(0, LED, PARALLEL):
+                part = leads[at : at + PARALLEL]
+                await asyncio.gather(*(lead.__aexit__(None, None, None) for lead in part))
+        return {
+            "created/s": created,
+            "one stream B/s": max(one, again),
+            f"{LED} streams B/s": many,
+            f"{LED} streams / one stream": many / max(one, again),
+        }
+
+
+def main() -> int:
+    """Parse, run, report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--verdict", action="store_true")
+    wanted = parser.parse_args()
+    found = asyncio.run(measure())
+    print(json.dumps({name: round(value, 2) for name, value in found.items()}))
+    return int(wanted.verdict and any(found[name] < bound for name, bound in BOUNDS.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
