@@ -25,7 +25,7 @@ TRACED_PYTHON ?= $(firstword $(foreach python,python3.14 python3.13 \
   $(shell $(python) -c '' 2>/dev/null && echo $(python))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage check lint sim fuzz chaos model crashes mutants nightly bench clean
+.PHONY: help demo test coverage check lint sim fuzz chaos model crashes mutants nightly bench goals clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -101,6 +101,9 @@ nightly: ## all the long runs, about an hour; says at its end which passed
 
 bench: $(VENV)/run.stamp ## every target of the README beside the yardstick (ROUNDS=5)
 	$(RUN)/python bench/run.py --rounds $(ROUNDS)
+
+goals: $(VENV)/run.stamp ## what it aims at beyond that, near the floor of the machine (ROUNDS=5)
+	$(RUN)/python bench/goals.py --rounds $(ROUNDS)
 
 clean: ## remove what was installed and cached
 	rm -rf $(VENV) $(TRACED) .mypy_cache .ruff_cache .hypothesis .import_linter_cache

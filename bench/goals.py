@@ -1,0 +1,77 @@
+"""What lunalog aims at beyond the targets of `make bench`: near the floor of the machine, in one run.
+
+`make goals`, or `bench/goals.py --rounds 5 --only parts`.  Each round runs the yardstick, then the
+product.  One line a goal: median, spread, bound, verdict.  Exit 1 if one is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+
+from run import Report, Rows, lines, throughput, yardstick
+
+DISK = "3 writers chunk 1048576"
+
+
+def near_the_floor(report: Report, base: Rows, ours: Rows) -> None:
+    """Throughput against the prototype and the disks, lone latency against blocking sockets."""
+    for name in ("futures 100B", "batches 100B"):
+        ratio = ours[name]["events_s"] / base[name]["events_s"]
+        report.note(f"{name} / prototype", ratio, 1.0, "x", at_least=True)
+    disk = base[DISK]["mb_s_each"]
+    for name, bound in (("futures 1024B", 0.6), ("batches 1024B", 0.6), ("futures 65536B", 0.85)):
+        floor = disk
+        if name == "futures 65536B":
+            floor = min(disk, 1.1 * base[name]["mb_s"])
+        report.note(f"{name} / disk floor", ours[name]["mb_s"] / floor, bound, "x", at_least=True)
+    floor, lone = base["lone 1KiB 2 of 3"], ours["lone 1KiB"]
+    report.note("lone 1KiB p50 / floor", lone["p50_us"] / floor["p50_us"], 1.3, "x", at_least=False)
+    report.note("lone 1KiB p99 / floor", lone["p99_us"] / floor["p99_us"], 2.0, "x", at_least=False)
+    report.note("read 100B events/s", ours["read 100B"]["events_s"], 1e6, "/s", at_least=True)
+
+
+def parts(report: Report) -> None:
+    """Followers, many streams, a restart."""
+    (late,) = lines(sys.executable, "follow.py")
+    report.note("follower behind", float(late["behind us"]), 1000, "us", at_least=False)  # type: ignore[arg-type]
+    (many,) = lines(sys.executable, "streams.py")
+    report.note("streams created", float(many["created/s"]), 1000, "/s", at_least=True)  # type: ignore[arg-type]
+    name = "1000 streams / one stream"
+    report.note(name, float(many[name]), 0.5, "x", at_least=True)  # type: ignore[arg-type]
+
+
+def restart(report: Report) -> None:
+    """Starts of a server that holds 10 GiB; they do not depend on the round."""
+    for found in lines(sys.executable, "restart.py"):
+        report.note("restart with 10 GiB", float(found["s"]), 3.0, "s", at_least=False)  # type: ignore[arg-type]
+
+
+def main() -> int:
+    """Parse, run, report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=["speed", "parts", "restart"], action="append")
+    wanted = parser.parse_args()
+    only = wanted.only or ["speed", "parts", "restart"]
+    report = Report()
+    print(f"{platform.platform()}, {os.cpu_count()} processors, Python {platform.python_version()}")
+    for n in range(wanted.rounds):
+        if "speed" in only:
+            base, ours = yardstick(), throughput()
+            print(json.dumps({"round": n, "yardstick": base, "product": ours}), flush=True)
+            near_the_floor(report, base, ours)
+        if "parts" in only:
+            parts(report)
+    if "restart" in only:
+        restart(report)
+    return 0 if report.show() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
