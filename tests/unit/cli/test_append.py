@@ -66,6 +66,13 @@ def pipe(data, *, is_closed=True):
     return read_end, write_end
 
 
+async def until(holds):
+    """The input comes by a thread: wait for what is to have happened."""
+    async with asyncio.timeout(60):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
 async def test_everything_is_appended_and_told():
     writer = StandInWriter(tail=10)
     appending = Appending(writer, DelimitedSplitter(b"\n"))
@@ -90,10 +97,11 @@ async def test_a_full_writer_is_waited_for_and_what_waits_is_bounded(monkeypatch
 
 
 async def test_the_events_before_a_bad_one_are_appended_and_counted():
-    appending = Appending(StandInWriter(), LengthSplitter())
+    writer = StandInWriter()
+    appending = Appending(writer, LengthSplitter())
     with pytest.raises(UsageError, match="middle of event 1"):
         await appending.run(pipe(b"\x01\0\0\0a\x05\0\0\0b"))
-    await asyncio.sleep(0.01)
+    await until(lambda: not writer.waiting)
     assert appending.account() == "appended 0..0; ended early: 1 of 1 acknowledged"
     appending = Appending(StandInWriter(), LengthSplitter())
     with pytest.raises(PayloadTooLargeError):
@@ -104,7 +112,7 @@ async def test_an_early_end_says_exactly_what_is_known():
     writer = StandInWriter(acks_max=3)
     appending = Appending(writer, DelimitedSplitter(b"\n"))
     running = asyncio.ensure_future(appending.run(pipe(b"x\n" * 10)))
-    await asyncio.sleep(0.05)
+    await until(lambda: writer.tail == 10 and len(writer.waiting) == 7)
     writer.lose(unsent=2)
     with pytest.raises(OutcomeUnknownError):
         await running
@@ -116,9 +124,10 @@ async def test_an_early_end_says_exactly_what_is_known():
 
 async def test_a_cancelled_one_tells_what_was_acknowledged():
     read_end, write_end = pipe(b"a\nb\n", is_closed=False)
-    appending = Appending(StandInWriter(), DelimitedSplitter(b"\n"))
+    writer = StandInWriter()
+    appending = Appending(writer, DelimitedSplitter(b"\n"))
     running = asyncio.ensure_future(appending.run(read_end))
-    await asyncio.sleep(0.05)
+    await until(lambda: writer.tail == 2 and not writer.waiting)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
