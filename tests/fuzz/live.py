@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -18,12 +19,14 @@ from types import TracebackType
 from lunalog import limits
 from lunalog.client.journal import SingleWriteJournal
 from lunalog.wire import codec
-from lunalog.wire.codec import Kind
+from lunalog.wire.codec import ENVELOPE_BYTES, Kind
 from lunalog.wire.messages import Hello
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 CEILING_BYTES = 768 * limits.MIB
 """Address space that a process may take beyond what it has when all is quiet."""
+PATIENCE_S = 90.0
+"""What must come may take this long, on a machine that has much else to do."""
 STREAM = "orders"
 SETTINGS = {
     "LUNALOG_SERVER_TAIL_CACHE_BYTES": str(4 * limits.MIB),
@@ -118,7 +121,7 @@ class LiveCluster:
             )
         self.url = f"lunalog://{masters}"
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_S):
                 self.journal = await self._connected()
             self._appending = asyncio.get_running_loop().create_task(self._append())
             await self.until_acknowledged(20)
@@ -170,10 +173,10 @@ class LiveCluster:
                 self.acknowledged.append(event)
                 await asyncio.sleep(0.02)
 
-    async def until_acknowledged(self, more: int, seconds: float = 20) -> None:
+    async def until_acknowledged(self, more: int) -> None:
         """Wait until the healthy client has so many more events acknowledged."""
         wanted = len(self.acknowledged) + more
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(PATIENCE_S):
             while len(self.acknowledged) < wanted:
                 if self._appending.done():
                     self._appending.result()
@@ -185,7 +188,7 @@ class LiveCluster:
             assert process.is_alive, process.log.read_text()[-3000:]
         await self.until_acknowledged(10)
         told = list(self.acknowledged)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             found = [
                 event.payload
                 async for event in self.journal.read(STREAM, start=0, linearizable=True)
@@ -218,56 +221,77 @@ async def hang_up() -> None:
 
 
 class Raw:
-    """One raw connection; what comes back is counted and thrown away, or left unread."""
+    """One raw connection; what comes back is counted and thrown away, or left unread.
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
+    A bare socket: what the other side said before it hung up is heard, whatever else was sent to it.
+    """
+
+    def __init__(self, connected: socket.socket) -> None:
+        self.socket = connected
         self.got = 0
+        self._loop = asyncio.get_running_loop()
 
     @classmethod
     async def dial(cls, address: tuple[str, int], *, role: str = "", name: str = "eve") -> Raw:
         """Connect, and shake hands if a role is given."""
-        reader, writer = await asyncio.open_connection(*address)
-        found = cls(reader, writer)
+        found = cls(socket.socket())
         RAWS.append(found)
+        found.socket.setblocking(False)
+        await found._loop.sock_connect(found.socket, address)
         if role:
             linc = name.encode().ljust(16, b"!")[:16]
             hello = Hello(1, 1, "", role, name, linc, b"n" * 16)
-            writer.write(codec.MAGIC + codec.control(Kind.HELLO, 0, hello))
-            async with asyncio.timeout(10):
-                found.got += len(await reader.read(4096))
+            assert await found.send(codec.MAGIC + codec.control(Kind.HELLO, 0, hello))
+            await found.message(Kind.WELCOME, 0)
         return found
 
-    async def send(self, data: bytes, seconds: float = 5.0) -> bool:
+    async def send(self, data: bytes, seconds: float = 15.0) -> bool:
         """Send all of it; false when the other side takes no more, or is gone."""
         try:
             async with asyncio.timeout(seconds):
-                self.writer.write(data)
-                await self.writer.drain()
+                await self._loop.sock_sendall(self.socket, data)
         except (OSError, TimeoutError):
             return False
-        return not self.writer.is_closing()
-
-    async def hear(self, seconds: float = 0.2) -> int:
-        """Read what comes for a while; the bytes so far."""
-        with contextlib.suppress(TimeoutError, OSError):
-            async with asyncio.timeout(seconds):
-                while data := await self.reader.read(1 << 16):
-                    self.got += len(data)
-        return self.got
-
-    async def is_closed(self, seconds: float) -> bool:
-        """Whether the other side ends the connection in time."""
-        try:
-            async with asyncio.timeout(seconds):
-                while await self.reader.read(1 << 16):
-                    pass
-        except TimeoutError:
-            return False
-        except OSError:
-            return True
         return True
 
+    async def _some(self, most: int = 1 << 16) -> bytes:
+        """What came next; raises `EOFError` when the other side has ended the connection."""
+        with contextlib.suppress(ConnectionError):
+            if data := await self._loop.sock_recv(self.socket, most):
+                self.got += len(data)
+                return data
+        raise EOFError(f"the connection was ended after {self.got} bytes")
+
+    async def hear_past(self, count: int) -> None:
+        """Read until more than so many bytes came, since it was dialled."""
+        async with asyncio.timeout(PATIENCE_S):
+            while self.got <= count:
+                await self._some()
+
+    async def message(self, kind: Kind, number: int) -> bytes:
+        """Read up to a message of this kind and id, and return its body."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                head = await self._exactly(ENVELOPE_BYTES)
+                size, found, name = codec.parse_envelope(head, 0, is_open=True)
+                body = await self._exactly(size - ENVELOPE_BYTES)
+                if (found, name) == (kind, number):
+                    return body
+
+    async def _exactly(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            data += await self._some(size - len(data))
+        return data
+
+    async def closed(self) -> None:
+        """Wait until the other side ends the connection."""
+        with contextlib.suppress(EOFError):
+            await self.hear_past(sys.maxsize)
+
     def abort(self) -> None:
-        self.writer.transport.abort()
+        """End it without waiting for what was sent; a second time does nothing."""
+        if self.socket.fileno() < 0:
+            return
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()

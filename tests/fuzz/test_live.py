@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 import pytest_asyncio
-from tests.fuzz.live import LiveCluster, Raw, hang_up
+from tests.fuzz.live import PATIENCE_S, LiveCluster, Raw, hang_up
 from tests.fuzz.talk import Talker, Victim
 
 from lunalog import limits
@@ -53,13 +53,12 @@ def requests(make: Callable[[int], m.Message], count: int) -> bytes:
 
 
 async def test_a_hundred_hostile_conversations(cluster: LiveCluster) -> None:
+    """Each gets a word: a welcome, or why it gets none."""
     head = await head_of(cluster)
     assert head.open is not None
     victims = (Victim(head.name, head.stream, head.open.id, head.epoch),)
-    answered = 0
 
     async def converse(seed: int) -> None:
-        nonlocal answered
         process = cluster.processes[seed % 4]
         role = "master" if process.name == "master" else "server"
         raw = await Raw.dial(process.address)
@@ -68,61 +67,54 @@ async def test_a_hundred_hostile_conversations(cluster: LiveCluster) -> None:
                 break
             if seed % 3 == 0:
                 await asyncio.sleep(0.01)
-        heard = await raw.hear(1.0)
-        answered += heard > 0
+        await raw.hear_past(0)
         raw.abort()
 
     async with cluster.bounded(GROWTH_BYTES_MAX):
         for start in range(0, 100, 10):
             await asyncio.gather(*(converse(seed) for seed in range(start, start + 10)))
-    assert answered > 60
     assert cluster.epoch == (await head_of(cluster)).epoch
 
 
-async def opened(raw: Raw, stream: bytes) -> None:
+async def filled(raw: Raw, stream: bytes, *payloads: bytes) -> None:
+    """A stream of its own, with one committed frame for each payload."""
+    count = len(payloads)
     message = m.OpenSlot(1, stream, SegmentId(1, 0), LINC, 1, 0, 0, 1)
-    await raw.send(codec.control(Kind.REQUEST, 1, message))
-    await raw.hear(0.3)
-
-
-async def filled(raw: Raw, stream: bytes, size: int) -> None:
-    """A stream of its own with one committed frame."""
-    await opened(raw, stream)
-    frame = frames.build(stream, 0, 1, 5, [bytes(size)])
-    await raw.send(codec.append_head(1, 0, len(frame)) + frame)
-    await raw.send(codec.mark(1, 1))
-    await raw.hear(0.5)
+    assert await raw.send(codec.control(Kind.REQUEST, 1, message))
+    await raw.message(Kind.REPLY, 1)
+    for n, payload in enumerate(payloads):
+        frame = frames.build(stream, n, 1, 5, [payload])
+        assert await raw.send(codec.append_head(1, 0, len(frame)) + frame, PATIENCE_S)
+    while codec.decode_u64(memoryview(await raw.message(Kind.ACK, 1))) < count:
+        pass
+    assert await raw.send(codec.mark(1, count) + codec.control(Kind.REQUEST, 2, m.Ping()))
+    await raw.message(Kind.REPLY, 2)
 
 
 async def test_readers_of_old_events_that_take_nothing(cluster: LiveCluster) -> None:
     """What has left the cache comes from the disk, a copy each time."""
     address, own = cluster.processes[1].address, fresh()
     writer = await Raw.dial(address, role="client")
-    await opened(writer, own)
-    for n in range(12):
-        frame = frames.build(own, n, 1, 5, [bytes([n]) * limits.MIB])
-        assert await writer.send(codec.append_head(1, n, len(frame)) + frame)
-    await writer.send(codec.mark(1, 12))
-    assert await writer.hear(2.0)
+    await filled(writer, own, *(bytes([n]) * limits.MIB for n in range(12)))
     async with cluster.bounded(GROWTH_BYTES_MAX):
         raws = [await Raw.dial(address, role="client", name=f"eve{n}") for n in range(2)]
         ask = requests(lambda n: m.Read(own, SegmentId(1, 0), n % 4, 1 << 20), 2000)
         await asyncio.gather(*(raw.send(ask) for raw in raws))
         await asyncio.sleep(4)
-    assert await raws[0].hear(1.0) > limits.MIB
+    await raws[0].hear_past(limits.MIB)
 
 
 async def test_a_reader_that_asks_for_much_and_takes_nothing(cluster: LiveCluster) -> None:
     """A few bytes ask for a megabyte: what is queued for one peer is bounded within a turn, too."""
     address, own = cluster.processes[1].address, fresh()
     writer = await Raw.dial(address, role="client")
-    await filled(writer, own, limits.MIB)
+    await filled(writer, own, bytes(limits.MIB))
     async with cluster.bounded(GROWTH_BYTES_MAX):
         raws = [await Raw.dial(address, role="client", name=f"eve{n}") for n in range(4)]
         ask = requests(lambda _: m.Read(own, SegmentId(1, 0), 0, 1 << 20), 2000)
         await asyncio.gather(*(raw.send(ask) for raw in raws))
         await asyncio.sleep(3)
-    assert await raws[0].hear(1.0) > limits.MIB
+    await raws[0].hear_past(limits.MIB)
 
 
 FLOODS: dict[str, tuple[int, Callable[[bytes, int], m.Message], int]] = {
@@ -149,15 +141,15 @@ async def test_a_flood_of_requests(cluster: LiveCluster, kind: str) -> None:
     address = cluster.processes[place].address
     raw, own = await Raw.dial(address, role="client"), fresh()
     if place:
-        await filled(raw, own, 1000)
+        await filled(raw, own, bytes(1000))
     async with cluster.bounded(GROWTH_BYTES_MAX):
         for start in range(0, count, 1000):
             part = requests(lambda n, start=start: make(own, start + n), 1000)
             if not await raw.send(part):
                 break
         await asyncio.sleep(2)
-    before = raw.got
-    assert kind == "polls" or await raw.hear(1.0) > before + 10_000
+    if kind != "polls":
+        await raw.hear_past(raw.got + 10_000)
 
 
 async def test_connections_that_say_nothing_are_closed(cluster: LiveCluster) -> None:
@@ -168,8 +160,7 @@ async def test_connections_that_say_nothing_are_closed(cluster: LiveCluster) -> 
                 raw = await Raw.dial(process.address)
                 raws.append(raw)
                 await raw.send((codec.MAGIC + b"\x30")[: n % 10])
-        done = await asyncio.gather(*(raw.is_closed(8) for raw in raws))
-    assert all(done)
+        await asyncio.gather(*(raw.closed() for raw in raws))
 
 
 async def test_halves_of_large_messages(cluster: LiveCluster) -> None:
@@ -194,7 +185,7 @@ async def test_slow_senders(cluster: LiveCluster) -> None:
         for byte in ping * 2:
             await raw.send(bytes([byte]))
             await asyncio.sleep(chance.random() / 10)
-        assert await raw.hear(1.0) > 0
+        await raw.message(Kind.REPLY, 1)
         raw.abort()
 
     async with cluster.bounded(GROWTH_BYTES_MAX):
