@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from tests.unit import virtual_time
 
 from lunalog.client.master import MasterLink
 from lunalog.config import ClientConfig
 from lunalog.embedded.runtime import MemoryRuntime
 from lunalog.errors import LunalogError, ServerUnavailableError, StreamNotFoundError
+from lunalog.runtime import SystemRuntime
 from lunalog.types import (
     Member,
     Peer,
@@ -43,6 +45,15 @@ from lunalog.wire.messages import (
 
 ADDRESS = ("master", 7600)
 STREAM = b"s" * 16
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"virtual": virtual_time.VirtualLoop}
+
+
+@pytest.fixture(autouse=True)
+def _time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SystemRuntime, "now", virtual_time.now)
 
 
 class FakeMaster(Handler):

@@ -1,4 +1,4 @@
-"""A master on loopback, with clients and servers that speak the raw protocol."""
+"""A master in one loop, with clients and servers that speak the raw protocol."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from tests.unit import virtual_time
 
 from lunalog.config import MasterConfig
+from lunalog.embedded.runtime import MemoryRuntime
 from lunalog.master import Master, MemoryStore, MetadataStore
 from lunalog.runtime import SystemRuntime
 from lunalog.types import (
@@ -45,7 +47,16 @@ CONFIG = MasterConfig(
 )
 
 
-class TestRuntime(SystemRuntime):
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"virtual": virtual_time.VirtualLoop}
+
+
+@pytest.fixture(autouse=True)
+def _time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SystemRuntime, "now", virtual_time.now)
+
+
+class TestRuntime(MemoryRuntime):
     """Remembers failures instead of ending the process."""
 
     __test__ = False
@@ -290,8 +301,8 @@ class Server:
 class World:
     """Everything of one test."""
 
-    def __init__(self) -> None:
-        self.runtime = TestRuntime()
+    def __init__(self, runtime: Any = None) -> None:
+        self.runtime = runtime or TestRuntime()
         self.store: MetadataStore = MemoryStore()
         self.config = CONFIG
         self.master: Master

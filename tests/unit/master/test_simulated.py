@@ -17,9 +17,8 @@ class SimulatedWorld(World):
     """Clients on the harness's machine, the master on its own."""
 
     def __init__(self, simulation: Simulation) -> None:
-        super().__init__()
+        super().__init__(simulation.harness_runtime)
         self.simulation = simulation
-        self.runtime = simulation.harness_runtime  # type: ignore[assignment]
         self.store = SimulatedStore(simulation.stream("metadata"))
         self.node = simulation.node("master")
         self.node.start(self.run)
