@@ -82,7 +82,7 @@ async def test_a_reader_that_goes_while_nothing_is_written_is_noticed():
     output = OutputPump(write_end, gone.set)
     await output.write(b"x")
     os.close(read_end)
-    await asyncio.wait_for(gone.wait(), 20)
+    await asyncio.wait_for(gone.wait(), 60)
     with pytest.raises(BrokenPipeError):
         output.check()
     os.close(write_end)

@@ -17,7 +17,7 @@ signum, when = int(sys.argv[1]), sys.argv[2]
 async def work():
     if when == "before":
         os.kill(os.getpid(), signum)
-        await asyncio.sleep(5)
+        await asyncio.sleep(600)
     await past_return()
     os.kill(os.getpid(), signum)
     return 0
@@ -39,7 +39,7 @@ def test_a_signal_ends_a_command_before_the_point_of_no_return_and_not_after(sig
         [sys.executable, "-c", PROGRAM, str(int(signum)), when],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=100,
     )
     assert done.stderr == ""
     assert done.returncode == (0 if when == "after" else 100 + signum)

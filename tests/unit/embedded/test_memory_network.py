@@ -132,10 +132,10 @@ async def test_the_protocol_runs_over_it():
     hello = Hello(1, 1, "c", "client", "p", b"", b"n" * 16)
     connection = await dial(runtime, listener.address, hello, Handler())
     assert connection.peer == welcome
-    assert await connection.request(Ping(), timeout=1) == Done()
+    assert await connection.request(Ping(), timeout=60) == Done()
     connection.close()
     with pytest.raises(ServerUnavailableError):
-        await connection.request(Ping(), timeout=1)
+        await connection.request(Ping(), timeout=60)
     await turns()
 
 

@@ -13,13 +13,13 @@ def main() -> int:
     if (Path(directory) / "broken").exists():
         print("error: broken on purpose", file=sys.stderr)
         return 3
-    held = PidFile(Path(directory) / "server.pid")
-    held.take((masters,))
     ended = threading.Event()
-    if "--lifeline" in rest:
-        watch_lifeline(int(rest[rest.index("--lifeline") + 1]), ended.set)
     stubborn = (Path(directory) / "stubborn").exists()
     signal.signal(signal.SIGTERM, (lambda *_: None) if stubborn else (lambda *_: ended.set()))
+    if "--lifeline" in rest:
+        watch_lifeline(int(rest[rest.index("--lifeline") + 1]), ended.set)
+    held = PidFile(Path(directory) / "server.pid")
+    held.take((masters,))  # from here on it is found, and told to end
     print("up", file=sys.stderr, flush=True)
     while not ended.wait(0.02):
         pass

@@ -46,7 +46,7 @@ def home(tmp_path, monkeypatch):
 
 
 async def until(holds):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not (found := holds()):
             await asyncio.sleep(0.01)
     return found
@@ -93,7 +93,7 @@ async def test_a_master_that_does_not_start_is_told_with_its_last_words(home):
     (home / "master" / "broken").write_text("")
     cluster = DevCluster(SystemRuntime(), home, servers=3)
     await cluster.start()
-    await asyncio.wait_for(cluster.given_up.wait(), 10)
+    await asyncio.wait_for(cluster.given_up.wait(), 60)
     assert cluster.failed == "the metadata are broken"
     await cluster.stop()
 
@@ -109,7 +109,7 @@ async def test_all_ends_when_the_holder_is_killed(home):
         "async def main():\n"
         "    cluster = dev.DevCluster(test_dev.SystemRuntime(), Path(sys.argv[1]), servers=1)\n"
         "    await cluster.start()\n"
-        "    await asyncio.sleep(60)\n"
+        "    await asyncio.sleep(600)\n"
         "asyncio.run(main())\n"
     )
     holder = spawn([sys.executable, "-c", code, str(home)], home / "holder.log")

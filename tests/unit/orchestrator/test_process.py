@@ -68,7 +68,7 @@ def test_what_cannot_be_started_or_written_is_a_storage_error(tmp_path):
 def test_a_process_ends_when_its_lifeline_closes():
     code = (
         "import sys, threading\nfrom lunalog.orchestrator.process import watch_lifeline\n"
-        "watch_lifeline(int(sys.argv[1]), lambda: None, 0.0)\nthreading.Event().wait(20)"
+        "watch_lifeline(int(sys.argv[1]), lambda: None, 0.0)\nthreading.Event().wait()"
     )
     read_end, write_end = os.pipe()
     child = spawn([sys.executable, "-c", code, str(read_end)], None, pass_fds=(read_end,))
@@ -76,4 +76,4 @@ def test_a_process_ends_when_its_lifeline_closes():
     with pytest.raises(subprocess.TimeoutExpired):
         child.wait(0.3)
     os.close(write_end)
-    assert child.wait(10) == 129
+    assert child.wait(60) == 129
