@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from demo_engines import Engines
+from demo_engines import EngineProcess, Engines
 from demo_screen import Screen
 from lunalog import SingleWriteJournal
 from lunalog.cli.exits import TerminatedError
@@ -143,7 +143,7 @@ class Demo:
 
     async def _answers(self) -> bool:
         try:
-            async with SingleWriteJournal.connect(self.cluster.url, peer="demo-0", timeout=0.2):
+            async with SingleWriteJournal.connect(self.cluster.url, peer="demo-0", timeout=2.0):
                 return True
         except AvailabilityError:
             return False
@@ -168,16 +168,13 @@ class Demo:
     async def _kill_leader(self) -> None:
         engines = self.engines
         await self.until(lambda: engines.acknowledged >= max(1, self.source.lines // 3))
-        old = engines.leader
-        if old is None:
-            raise DemoError("nobody leads, a third through the file")
+        old = await self.until(lambda: engines.leader)
         old.kill()
         self.screen.say(
             f"{engines.acknowledged:,} lines are acknowledged: kill -9 of the leader {old.name} "
             f"(process {old.pid})"
         )
-        leader = await self.until(lambda: engines.leader if engines.leader is not old else None)
-        await self.until(lambda: leader.first_ack or leader.goes_on_at == self.source.lines)
+        leader = await self.until(self._who_goes_on)
         says = f"{leader.name} leads epoch {leader.epoch} and goes on at line {leader.goes_on_at:,}"
         if leader.first_ack and old.last_ack:
             engines.failover_s = leader.first_ack - old.last_ack
@@ -187,6 +184,13 @@ class Demo:
         self.screen.say(says)
         await engines.start(old.name, self.cluster)
         self.screen.say(f"{old.name} is back as a follower, and replays from 0")
+
+    def _who_goes_on(self) -> EngineProcess | None:
+        """Who leads now, once it has appended or knows that nothing is left."""
+        leader = self.engines.leader
+        if leader and (leader.first_ack or leader.goes_on_at == self.source.lines):
+            return leader
+        return None
 
     async def _kill_server(self, journal: SingleWriteJournal) -> None:
         engines = self.engines

@@ -8,13 +8,13 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos import tools
+from ports import free_port
 
 TESTS = Path(__file__).parents[1]
 PYTHON_PATH = os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)])
@@ -23,14 +23,6 @@ PR_SET_PDEATHSIG = 1
 END_GRACE_S = 20.0
 EXTENT_BYTES = 36 << 20
 """Near the least, so that a soak fills and drops many."""
-
-
-def free_port(host: str) -> int:
-    """A port that nobody has at this moment."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        found: int = probe.getsockname()[1]
-    return found
 
 
 def _die_with_parent() -> None:

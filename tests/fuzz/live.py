@@ -16,6 +16,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
 
+from tests.ports import free_port
+
 from lunalog import limits
 from lunalog.client.journal import SingleWriteJournal
 from lunalog.wire import codec
@@ -33,13 +35,6 @@ SETTINGS = {
     "LUNALOG_SERVER_WAL_QUEUE_BYTES_MAX": str(limits.MESSAGE_BYTES_MAX),
     "LUNALOG_SERVER_EXTENT_BYTES": str(2 * limits.MESSAGE_BYTES_MAX),
 }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 class Process:

@@ -5,18 +5,35 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+T = TypeVar("T")
+PATIENCE_S = 100.0
+"""What must happen may take this long, on a machine that has much else to do."""
 CHILDREN: list[subprocess.Popen[bytes]] = []
 """All that were started, so that a test that fails leaves none behind."""
+PATIENT = {"LUNALOG_MASTER_LEASE_MS": "6000", "LUNALOG_MASTER_SERVER_LOST_MS": "9000"}
+"""Nobody is given up who only had to wait for the processor."""
 SOURCE = str(Path(__file__).parents[2] / "src")
 
 
 def environment(**more: str) -> dict[str, str]:
     """The environment of a command."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("LUNALOG_")}
-    return {**clean, "PYTHONPATH": SOURCE, **more}
+    return {**clean, "PYTHONPATH": SOURCE, **PATIENT, **more}
+
+
+def until(holds: Callable[[], T]) -> T:
+    """Wait until it holds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (found := holds()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+    return found
 
 
 @dataclass
@@ -36,7 +53,7 @@ class Command:
 
     def arguments(self, *arguments: str) -> list[str]:
         """The whole command line."""
-        return [sys.executable, "-m", "lunalog", *arguments]
+        return [sys.executable, "-m", "lunalog", "--timeout", "80", *arguments]
 
     def start(self, *arguments: str, **more: object) -> subprocess.Popen[bytes]:
         """Start it with pipes."""
@@ -46,11 +63,11 @@ class Command:
         CHILDREN.append(child)
         return child
 
-    def run(self, *arguments: str, given: bytes = b"", timeout: float = 60) -> Done:
+    def run(self, *arguments: str, given: bytes = b"", **more: object) -> Done:
         """Run it to its end."""
-        child = self.start(*arguments)
+        child = self.start(*arguments, **more)
         try:
-            out, err = child.communicate(given, timeout)
+            out, err = child.communicate(given, PATIENCE_S)
         except BaseException:
             child.kill()
             child.communicate()

@@ -6,7 +6,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,10 @@ from lunalog import limits
 from lunalog.orchestrator.dev import DevDirectory
 
 sys.path.insert(0, str(Path(__file__).parent))
-from command import Command
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from command import PATIENCE_S, Command, until
+
+from ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +26,7 @@ pytestmark = pytest.mark.slow
 def cluster(tmp_path_factory):
     home = tmp_path_factory.mktemp("cluster") / "dev"
     command = Command()
-    done = command.run("dev", "up", "--detach", "--port", "0", "--dir", str(home), timeout=60)
+    done = command.run("dev", "up", "--detach", "--port", str(free_port()), "--dir", str(home))
     assert done.code == 0, done
     command.url = DevDirectory(home).url()
     yield command
@@ -41,14 +43,6 @@ def stream(cluster, request):
 
 def leader(cluster, stream):
     return json.loads(cluster.ok("info", stream, "-o", "json"))["leader"]
-
-
-def until(holds, seconds=15.0):
-    deadline = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-    return found
 
 
 def test_append_and_read_in_every_form(cluster, stream):
@@ -117,9 +111,9 @@ def test_only_one_appends_and_the_other_is_told_who(cluster, stream):
     waiting = cluster.start("append", stream, "--wait")
     waiting.stdin.write(b"second\n")
     waiting.stdin.flush()
-    _, err = first.communicate(b"first\n", timeout=20)
+    _, err = first.communicate(b"first\n", timeout=PATIENCE_S)
     assert err == b"appended 0..0, tail 1\n"
-    assert waiting.communicate(timeout=20)[1] == b"appended 1..1, tail 2\n"
+    assert waiting.communicate(timeout=PATIENCE_S)[1] == b"appended 1..1, tail 2\n"
     assert cluster.ok("read", stream) == b"first\nsecond\n"
 
 
@@ -129,7 +123,7 @@ def test_ctrl_c_tells_what_is_acknowledged_and_leaves_nothing_open(cluster, stre
     child.stdin.flush()
     until(lambda: cluster.ok("read", stream) == b"a\nb\n")
     child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=20)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130
     assert err == b"appended 0..1; ended early: 2 of 2 acknowledged\n"
     done = cluster.run("read", stream)
@@ -174,7 +168,7 @@ def test_follow_shows_what_comes_and_ends_with_its_pipe(cluster, stream):
     child.stdout.close()
     cluster.ok("append", stream, given=b"three\n" * 10)
     err = child.stderr.read()
-    assert (child.wait(20), err) == (141, b"")
+    assert (child.wait(PATIENCE_S), err) == (141, b"")
     child.stdin.close()
     child.stderr.close()
 
@@ -183,7 +177,7 @@ def test_head_of_a_long_stream_is_quiet(cluster, stream):
     cluster.ok("append", stream, given=b"line\n" * 200_000)
     shell = f"{sys.executable} -m lunalog read {stream} | head -1"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "LUNALOG_URL": cluster.url}
-    done = subprocess.run(shell, shell=True, capture_output=True, env=env, timeout=60)
+    done = subprocess.run(shell, shell=True, capture_output=True, env=env, timeout=PATIENCE_S)
     assert (done.stdout, done.stderr) == (b"line\n", b"")
 
 
@@ -197,13 +191,13 @@ def test_lead_runs_a_command_with_a_fence_token(cluster, stream):
 
 
 def test_lead_ends_its_command_when_the_epoch_is_lost(cluster, stream, tmp_path):
-    script = f"echo $$ > {tmp_path}/pid; exec sleep 60"
+    script = f"echo $$ > {tmp_path}/pid; exec sleep 600"
     child = cluster.start("lead", stream, "--", "sh", "-c", script)
     pid = int(until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))
     done = cluster.run("lead", stream, "--no-wait", "--", "true")
     assert done.code == 4, done
     cluster.ok("delete", stream, "--yes")
-    _, err = child.communicate(timeout=30)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode in (3, 4), err
     assert b"Traceback" not in err
     until(lambda: not Path(f"/proc/{pid}").exists())
@@ -216,11 +210,11 @@ def test_transfer_and_watch(cluster, stream):
     second = cluster.start("append", stream, "--peer", "b", "--wait")
     until(lambda: cluster.run("transfer", stream, "--to", "b").code == 0)
     assert leader(cluster, stream) == "b"
-    _, err = first.communicate(timeout=20)
+    _, err = first.communicate(timeout=PATIENCE_S)
     assert first.returncode == 4, err
-    assert second.communicate(b"x\n", timeout=20)[1] == b"appended 0..0, tail 1\n"
+    assert second.communicate(b"x\n", timeout=PATIENCE_S)[1] == b"appended 0..0, tail 1\n"
     watching.send_signal(signal.SIGINT)
-    out, err = watching.communicate(timeout=20)
+    out, err = watching.communicate(timeout=PATIENCE_S)
     leaders = [json.loads(row)["leader"] for row in out.splitlines()]
     assert watching.returncode == 130
     assert leaders.index("a") < leaders.index("b")

@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from command import PATIENCE_S, until
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 pytestmark = pytest.mark.slow
@@ -51,7 +53,7 @@ def file(tmp_path):
 
 def test_the_proof_holds(file, tmp_path):
     child = start(file, tmp_path)
-    out, _ = child.communicate(timeout=110)
+    out, _ = child.communicate(timeout=2 * PATIENCE_S)
     assert child.returncode == 0, out.decode()
     assert out.count(b"equal (") == 3, out.decode()
     assert b"kill -9 of the leader" in out
@@ -63,7 +65,7 @@ def test_the_proof_holds(file, tmp_path):
 def test_a_file_that_is_over_before_the_first_kill_is_proven_too(file, tmp_path):
     file.write_bytes(b"a\n\nlast line without an end")
     child = start(file, tmp_path)
-    out, _ = child.communicate(timeout=60)
+    out, _ = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 0, out.decode()
     assert out.count(b"equal (") == 3
     assert b"not measured: the file is too short" in out
@@ -88,19 +90,17 @@ def test_whatever_ends_it_leaves_no_process(file, tmp_path, signum, moment):
         seen = child.stdout.readline()
         assert seen, f"it ended before {moment!r}"
     child.send_signal(signum)
-    out, _ = child.communicate(timeout=30)
+    out, _ = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == (-9 if signum == signal.SIGKILL else 128 + signum), out.decode()
     assert b"Traceback" not in out
-    deadline = time.monotonic() + 15
-    while signum == signal.SIGKILL and left_behind(tmp_path):
-        assert time.monotonic() < deadline, left_behind(tmp_path)
-        time.sleep(0.1)
+    if signum == signal.SIGKILL:
+        until(lambda: not left_behind(tmp_path))
     assert left_behind(tmp_path) == [], "it waits for all others"
 
 
 def test_a_file_that_is_not_there_or_empty_is_told(tmp_path):
     child = start(tmp_path / "nothing", tmp_path)
-    out, _ = child.communicate(timeout=30)
+    out, _ = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 1
     assert b"error: " in out
     assert b"Traceback" not in out

@@ -14,7 +14,10 @@ from lunalog.orchestrator.dev import DevDirectory
 from lunalog.orchestrator.process import start_time
 
 sys.path.insert(0, str(Path(__file__).parent))
-from command import Command
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from command import PATIENCE_S, Command, until
+
+from ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -31,18 +34,11 @@ def dev(tmp_path):
 
 
 def up(command, home, *more):
-    done = command.run("dev", "up", "--detach", "--port", "0", "--dir", str(home.path), *more)
+    port = str(free_port())
+    done = command.run("dev", "up", "--detach", "--port", port, "--dir", str(home.path), *more)
     assert done.code == 0, done
     command.url = home.url()
     return done
-
-
-def until(holds, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-    return found
 
 
 def status(command, home):
@@ -91,7 +87,7 @@ def test_whatever_ends_the_foreground_ends_all(dev, signum):
     pids = list(home.members().values())
     time.sleep(0.3 * (signum == signal.SIGINT))
     child.send_signal(signum)
-    _, err = child.communicate(timeout=30)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == (-9 if signum == signal.SIGKILL else 128 + signum), err
     assert b"Traceback" not in err
     until(lambda: all(start_time(pid) is None for pid in pids))
@@ -105,7 +101,7 @@ def test_ctrl_c_at_any_moment_of_the_start_leaves_nothing(dev, delay):
     )
     time.sleep(delay)
     os.killpg(child.pid, signal.SIGINT)
-    child.communicate(timeout=30)
+    child.communicate(timeout=PATIENCE_S)
     if child.returncode != 0:  # it may have been ready already
         until(lambda: not home.members() and home.holder() is None)
 

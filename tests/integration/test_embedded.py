@@ -22,7 +22,7 @@ from lunalog import (
 )
 
 sys.path.insert(0, str(Path(__file__).parent))
-from command import environment
+from command import PATIENCE_S, environment
 
 APPENDER = """
 import asyncio, sys
@@ -56,7 +56,7 @@ async def test_append_in_every_way_and_read(url):
     async with SingleWriteJournal.connect(url, peer="a") as journal:
         assert url in repr(journal)
         await journal.create_stream("s")
-        async with journal.lead("s", timeout=10) as writer:
+        async with journal.lead("s", timeout=PATIENCE_S) as writer:
             assert await writer.append(b"one") == 0
             assert await writer.append_many([b"", b"three"]) == range(1, 3)
             pending = [writer.append_soon(b"%d" % i) for i in range(2000)]
@@ -87,17 +87,17 @@ async def test_two_journals_of_one_name_are_one_cluster(url):
                 followed.append(event.payload)  # noqa: PERF401  as they come
 
         following = asyncio.create_task(follow())
-        async with a.lead("s", timeout=10) as writer:
+        async with a.lead("s", timeout=PATIENCE_S) as writer:
             await writer.append(b"from a")
             assert (await b.state("s"))[0] is Role.FOLLOWER
             waiting = asyncio.create_task(b.open_stream_writer("s"))
             other = await waiting
             with pytest.raises(NotLeaderError):
                 await other.append(b"not by b")
-        async with b.lead("s", timeout=10) as writer:
+        async with b.lead("s", timeout=PATIENCE_S) as writer:
             assert writer.tail == 1
             await writer.append(b"from b")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while len(followed) < 2:
                 await asyncio.sleep(0.01)
         following.cancel()
@@ -111,7 +111,7 @@ async def test_a_directory_keeps_what_was_acknowledged(tmp_path):
         async with SingleWriteJournal.connect(url, peer=f"p{turn}") as journal:
             await journal.create_stream("s", exist_ok=True)
             assert await payloads(journal, "s") == [b"%d" % n for n in range(turn)]
-            async with journal.lead("s", timeout=10) as writer:
+            async with journal.lead("s", timeout=PATIENCE_S) as writer:
                 assert await writer.append(b"%d" % turn) == turn
     assert (tmp_path / "a b").is_dir()
 
@@ -134,12 +134,12 @@ def test_a_loop_that_ended_under_a_journal_leaves_a_directory_that_opens_again(t
     child.send_signal(signal.SIGKILL)
     rest = child.stdout.read().split(b"\n")[:-1]
     child.stdout.close()
-    child.wait(20)
+    child.wait(PATIENCE_S)
     acknowledged += [int(line) for line in rest]
 
     async def read():
         async with SingleWriteJournal.connect(url) as journal:
-            async with journal.lead("s", timeout=20) as writer:
+            async with journal.lead("s", timeout=PATIENCE_S) as writer:
                 await writer.append(b"last")
             return await payloads(journal, "s")
 
@@ -159,7 +159,7 @@ def test_ctrl_c_closes_the_journal(tmp_path):
     )
     child.stdout.readline()
     child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=30)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert err.rstrip().endswith(b"KeyboardInterrupt"), err
     assert b"never retrieved" not in err
 

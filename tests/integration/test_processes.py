@@ -1,30 +1,35 @@
 """Masters and servers as processes: how they end, what outlives a kill, and why one does not start."""
 
 import asyncio
+import contextlib
+import ctypes
+import itertools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from lunalog import LunalogError, SingleWriteJournal
+from lunalog.config import ClientConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
-from command import Command
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from command import PATIENCE_S, Command, until
+
+from ports import free_port
 
 pytestmark = pytest.mark.slow
-WAIT_S = 30.0
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+LIBC = ctypes.CDLL(None, use_errno=True)
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
+CONFIG = ClientConfig(
+    connect_timeout_ms=80_000, operation_timeout_ms=80_000, leader_stall_ms=80_000
+)
 
 
 class Cluster:
@@ -59,6 +64,9 @@ class Cluster:
     def url(self):
         return f"lunalog://{self.masters}"
 
+    def connect(self, peer):
+        return SingleWriteJournal.connect(self.url, peer=peer, config=CONFIG)
+
     def up(self, servers=3):
         self.start("master")
         for n in range(1, servers + 1):
@@ -71,12 +79,12 @@ class Cluster:
         until(lambda: sum(row["state"] == "alive" for row in self.servers()) >= count)
 
     def servers(self):
-        done = self.command.run("servers", "ls", "-o", "json", "--timeout", "5")
+        done = self.command.run("servers", "ls", "-o", "json")
         return json.loads(done.out) if done.code == 0 else []
 
     def kill(self, name):
         self.processes[name].kill()
-        self.processes[name].wait(20)
+        self.processes[name].wait(PATIENCE_S)
 
     def log(self, name):
         return (self.home / f"{name}.log").read_text()
@@ -84,15 +92,7 @@ class Cluster:
     def end(self):
         for child in self.processes.values():
             child.kill()
-            child.wait(20)
-
-
-def until(holds, seconds=WAIT_S):
-    deadline = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-    return found
+            child.wait(PATIENCE_S)
 
 
 @pytest.fixture
@@ -123,32 +123,38 @@ async def append_for(writer, acknowledged, wanted):
         acknowledged.append(payload)
 
 
+async def grown(acknowledged, count):
+    """Wait until so many are acknowledged."""
+    async with asyncio.timeout(PATIENCE_S):
+        while len(acknowledged) < count:
+            await asyncio.sleep(0.001)
+
+
 # --------------------------------------------------------------------------------- ends
 
 
 async def test_sigterm_finishes_what_is_queued_and_ends_with_0(cluster):
     """Two servers of two are needed for every ack; both are told to end while appends are under way."""
     cluster.up(2)
-    async with SingleWriteJournal.connect(cluster.url, peer="a") as journal:
+    async with cluster.connect("a") as journal:
         await journal.create_stream("s", replicas=2, ack_quorum=2)
         acknowledged = []
         try:
-            async with journal.lead("s", timeout=20) as writer:
+            async with journal.lead("s", timeout=PATIENCE_S) as writer:
                 await append_for(writer, acknowledged, 2000)
                 appending = asyncio.create_task(append_for(writer, acknowledged, 1_000_000))
-                await asyncio.sleep(0.1)
+                await grown(acknowledged, 2100)
                 for name in ("s1", "s2"):
                     cluster.processes[name].send_signal(signal.SIGTERM)
                 codes = [
-                    await asyncio.to_thread(cluster.processes[n].wait, 20) for n in ("s1", "s2")
+                    await asyncio.to_thread(cluster.processes[n].wait, PATIENCE_S)
+                    for n in ("s1", "s2")
                 ]
                 assert codes == [0, 0], cluster.log("s1")
                 for name in ("s1", "s2"):
                     cluster.start(name)
-                target = len(acknowledged) + 1000
-                while len(acknowledged) < target:  # the same leader goes on
-                    assert not appending.done(), appending
-                    await asyncio.sleep(0.01)
+                await grown(acknowledged, len(acknowledged) + 1000)  # the same leader goes on
+                assert not appending.done(), appending
                 appending.cancel()
         finally:
             assert len(acknowledged) > 3000
@@ -164,12 +170,12 @@ async def test_kills_of_every_server_in_turn_lose_nothing(cluster):
     """Each of three servers is killed -9 in the middle of appends, and comes back."""
     cluster.up(3)
     acknowledged = []
-    async with SingleWriteJournal.connect(cluster.url, peer="a") as journal:
+    async with cluster.connect("a") as journal:
         await journal.create_stream("s", replicas=3, ack_quorum=2)
-        async with journal.lead("s", timeout=20) as writer:
+        async with journal.lead("s", timeout=PATIENCE_S) as writer:
             for name in ("s1", "s2", "s3"):
                 appending = asyncio.create_task(append_for(writer, acknowledged, 3000))
-                await asyncio.sleep(0.02)
+                await grown(acknowledged, len(acknowledged) + 100)
                 cluster.kill(name)
                 await appending
                 cluster.start(name)
@@ -183,7 +189,7 @@ async def test_kills_of_every_server_in_turn_lose_nothing(cluster):
 async def test_kill_of_all_processes_at_once_loses_nothing(cluster):
     cluster.up(3)
     acknowledged = []
-    async with SingleWriteJournal.connect(cluster.url, peer="a") as journal:
+    async with cluster.connect("a") as journal:
         await journal.create_stream("s", replicas=3, ack_quorum=2)
         writer = await journal.open_stream_writer("s")
         async with journal.observe_state("s") as states:
@@ -191,17 +197,16 @@ async def test_kill_of_all_processes_at_once_loses_nothing(cluster):
                 if state.role.name == "LEADER":
                     break
             appending = asyncio.create_task(append_for(writer, acknowledged, 1_000_000))
-            await asyncio.sleep(0.2)
+            await grown(acknowledged, 1000)
             for child in cluster.processes.values():
                 child.kill()
             await asyncio.sleep(0.2)
             appending.cancel()
             await asyncio.wait([appending])
     cluster.end()
-    assert len(acknowledged) > 0
     cluster.up(3)
-    async with SingleWriteJournal.connect(cluster.url, peer="b") as journal:
-        async with journal.lead("s", timeout=30) as writer:
+    async with cluster.connect("b") as journal:
+        async with journal.lead("s", timeout=PATIENCE_S) as writer:
             await writer.append(b"last")
         kept = await read_all(journal, "s")
     assert kept[: len(acknowledged)] == acknowledged
@@ -212,12 +217,15 @@ async def test_kill_of_the_leader_loses_nothing_and_the_next_goes_on(cluster):
     """A leader process dies by -9; a candidate that waits takes over what was acknowledged."""
     cluster.up(3)
     cluster.command.ok("create", "s")
-    lines = b"".join(b"%d\n" % n for n in range(1_000_000))
-    feed = cluster.home / "lines"
-    feed.write_bytes(lines)
-    with feed.open("rb") as given:
-        first = cluster.command.start("append", "s", "--peer", "first", stdin=given)
-    async with SingleWriteJournal.connect(cluster.url, peer="second") as journal:
+    first = cluster.command.start("append", "s", "--peer", "first")
+
+    def feed():
+        with contextlib.suppress(BrokenPipeError):
+            for n in itertools.count():
+                first.stdin.write(b"%d\n" % n)
+
+    feeding = asyncio.create_task(asyncio.to_thread(feed))
+    async with cluster.connect("second") as journal:
         following = journal.read("s", start=0, follow=True)
         seen = 0
         async for _ in following:
@@ -226,9 +234,10 @@ async def test_kill_of_the_leader_loses_nothing_and_the_next_goes_on(cluster):
                 first.kill()  # what was read is committed, so it stays
                 break
         await following.aclose()
+        await feeding
         first.communicate()
-        assert first.returncode == -signal.SIGKILL, "it had not finished"
-        async with journal.lead("s", timeout=30) as writer:
+        assert first.returncode == -signal.SIGKILL
+        async with journal.lead("s", timeout=PATIENCE_S) as writer:
             tail = writer.tail
             assert tail >= seen
             assert await writer.append(b"next") == tail
@@ -240,9 +249,9 @@ async def test_servers_outlive_their_master_and_appends_go_on_without_it(cluster
     """The data path needs no master; the next one on its directory knows all there was."""
     cluster.up(3)
     acknowledged = []
-    async with SingleWriteJournal.connect(cluster.url, peer="a") as journal:
+    async with cluster.connect("a") as journal:
         await journal.create_stream("s", replicas=3, ack_quorum=2)
-        async with journal.lead("s", timeout=20) as writer:
+        async with journal.lead("s", timeout=PATIENCE_S) as writer:
             await append_for(writer, acknowledged, 100)
             epoch = writer.epoch
             cluster.kill("master")
@@ -258,9 +267,9 @@ async def test_servers_outlive_their_master_and_appends_go_on_without_it(cluster
 # ------------------------------------------------------------------------------- refusals
 
 
-def refused(cluster, *arguments):
+def refused(cluster, *arguments, **more):
     """Run a node that must not start; returns its code and its one line of error."""
-    done = cluster.command.run(*arguments, timeout=30)
+    done = cluster.command.run(*arguments, **more)
     assert "Traceback" not in done.err
     errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, done
@@ -303,11 +312,18 @@ def test_what_keeps_a_node_from_starting_is_told(cluster, tmp_path):
     cluster.until_alive(1)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def like_anybody():
+    """Take from root, in the child, the right to write where the mode of a directory forbids it."""
+    if os.geteuid() == 0 and LIBC.prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "cannot give up CAP_DAC_OVERRIDE")
+
+
 def test_a_directory_that_cannot_be_written_is_told(cluster, tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)
     data = str(tmp_path / "closed" / "data")
-    code, why = refused(cluster, "server", "--masters", "127.0.0.1:1", "--data", data)
+    code, why = refused(
+        cluster, "server", "--masters", "127.0.0.1:1", "--data", data, preexec_fn=like_anybody
+    )
     assert (code, "Permission denied" in why) == (1, True)
 
 
@@ -316,7 +332,7 @@ def test_a_server_of_another_cluster_ends_and_touches_nothing(cluster, tmp_path)
     cluster.command.ok("create", "s", "--replicas", "1", "--ack-quorum", "1")
     cluster.command.ok("append", "s", given=b"mine\n")
     cluster.processes["s1"].terminate()
-    assert cluster.processes["s1"].wait(20) == 0
+    assert cluster.processes["s1"].wait(PATIENCE_S) == 0
     other = Cluster(tmp_path / "other")
     other.home.mkdir()
     try:
@@ -325,7 +341,7 @@ def test_a_server_of_another_cluster_ends_and_touches_nothing(cluster, tmp_path)
             *("server", "--name", "s1", "--data", str(tmp_path / "s1")),
             *("--masters", other.masters),
         )
-        _, err = child.communicate(timeout=30)
+        _, err = child.communicate(timeout=PATIENCE_S)
         assert child.returncode == 70
         last = json.loads(err.splitlines()[-1])
         assert (last["level"], last["event"]) == ("critical", "node_failed")
@@ -348,7 +364,7 @@ def test_a_server_waits_for_its_master(cluster):
     cluster.command.url = cluster.url
     cluster.until_alive(1)
     cluster.processes["s1"].terminate()
-    assert cluster.processes["s1"].wait(20) == 0
+    assert cluster.processes["s1"].wait(PATIENCE_S) == 0
 
 
 async def test_a_client_of_the_wrong_cluster_or_none_is_told(cluster):
