@@ -16,7 +16,7 @@ from pathlib import Path
 
 from chaos import soak, tools
 from chaos.faults import FAULTS
-from chaos.world import Size, World
+from chaos.world import NUMBERS, Size, World
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -26,6 +26,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="of faults, sizes, delays; default: drawn")
     parser.add_argument(
         "--faults", default="", help="only these, with commas; each must be inflicted"
+    )
+    parser.add_argument(
+        "--number", type=int, default=NUMBERS[0], help="of its networks: this one, or the next free"
     )
     parser.add_argument("--rate", type=float, default=Size.rate, help="events a second, about")
     parser.add_argument("--keep", action="store_true", help="keep directories and logs in any case")
@@ -43,7 +46,8 @@ def catalogue() -> None:
 async def main(options: argparse.Namespace, names: list[str], home: Path) -> tuple[World, bool]:
     """Run one soak; whatever happens, nothing is left behind."""
     has_lan = not tools.why_not("namespaces")
-    world = World(home, options.seed, Size(rate=options.rate), has_lan=has_lan)
+    numbers = range(options.number, NUMBERS.stop)
+    world = World(home, options.seed, Size(rate=options.rate), has_lan=has_lan, numbers=numbers)
     task = asyncio.current_task()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -65,11 +65,11 @@ class Small:
         return f"lunalog://127.0.0.1:{self['master'].port}"
 
     def connect(self, name="test"):
-        return SingleWriteJournal.connect(self.url, peer=name, timeout=30)
+        return SingleWriteJournal.connect(self.url, peer=name, timeout=100)
 
     async def alive(self, journal, count):
         async def is_so():
-            found = await journal.servers(timeout=30)
+            found = await journal.servers(timeout=100)
             return sum(row.state == "alive" for row in found.servers) >= count
 
         await eventually(is_so)
@@ -81,7 +81,7 @@ class Small:
             step()
 
 
-async def eventually(holds, seconds=60):
+async def eventually(holds, seconds=150):
     """Wait until it holds: a coroutine function or a plain one."""
     async with asyncio.timeout(seconds):
         while True:

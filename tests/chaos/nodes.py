@@ -20,7 +20,7 @@ TESTS = Path(__file__).parents[1]
 PYTHON_PATH = os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)])
 LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG = 1
-END_GRACE_S = 20.0
+END_GRACE_S = 60.0
 EXTENT_BYTES = 36 << 20
 """Near the least, so that a soak fills and drops many."""
 

@@ -25,7 +25,7 @@ T = TypeVar("T")
 AT_ONCE: Final = 2
 GAP_S: Final = (0.3, 2.0)
 CUT_S: Final = 4.0
-CONVERGE_S: Final = 90.0
+CONVERGE_S: Final = 150.0
 LAST_ACKS: Final = 20
 READ_BACK: Final = 2000
 MEMORY_BYTES_MAX: Final = 400 << 20
@@ -124,13 +124,19 @@ class Soak:
     async def converge(self) -> None:
         """With all healed: progress, an end, everything read again, everything checked."""
         world, monitor = self.world, self.world.monitor
-        before = monitor.counts["acked"]
+        before = monitor.counts.copy()
         for node in world.nodes.values():
             node.is_wanted = True
         await self._until("have all servers alive", self._all_alive)
         await self._until(
-            "append", lambda: monitor.counts["acked"] >= before + LAST_ACKS, is_plain=True
+            "append", lambda: monitor.counts["acked"] >= before["acked"] + LAST_ACKS, is_plain=True
         )
+        for what in ("points", "delivered", "heads"):
+            await self._until(
+                f"get {what}",
+                lambda what=what: monitor.counts[what] > before[what],  # type: ignore[misc]
+                is_plain=True,
+            )
         for client in world.clients:
             client.is_wanted = False
             code = await asyncio.to_thread(client.end)
@@ -217,7 +223,7 @@ async def run(world: World, names: list[str], seconds: float) -> Soak:
     """Start, storm, converge; what is wrong is in `world.monitor.violations`."""
     soak = Soak(world, names)
     try:
-        await guarded(world.up(), 120, "the start")
+        await guarded(world.up(), 240, "the start")
         soak.say(f"up: {len(world.nodes)} processes in {world.home}")
         await soak.storm(seconds)
         if not world.monitor.violations:

@@ -123,7 +123,7 @@ class Client:
     async def _peer(self) -> None:
         while not self.is_over.is_set():
             try:
-                standing = self._journal.lead(self._options.stream, timeout=5.0)
+                standing = self._journal.lead(self._options.stream, timeout=20.0)
                 async with standing as writer:
                     await self._turn(writer)
             except (AvailabilityError, NotLeaderError, OutcomeUnknownError):
@@ -239,7 +239,7 @@ class Client:
         while True:
             asked = now()
             try:
-                committed = await self._journal.committed(self._options.stream, timeout=3.0)
+                committed = await self._journal.committed(self._options.stream, timeout=5.0)
                 tell("point", asked, now(), committed)
             except (AvailabilityError, NotLeaderError):
                 pass

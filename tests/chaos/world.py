@@ -35,7 +35,7 @@ LOCKS: Final = Path("/run/lock")
 RESTART_S: Final = (0.1, 1.0)
 BAD_WORDS: Final = ("InvariantError", "Traceback (most recent call last)", "never retrieved")
 """In a log of any process these are bugs, unless something was done to it that explains them."""
-STARTING_S: Final = 60.0
+STARTING_S: Final = 120.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ class World:
         faults: How often each fault was really inflicted.
     """
 
-    def __init__(self, home: Path, seed: int, size: Size, *, has_lan: bool) -> None:
+    def __init__(
+        self, home: Path, seed: int, size: Size, *, has_lan: bool, numbers: range = NUMBERS
+    ) -> None:
         self.home = home
         self.seed = seed
         self.size = size
@@ -72,7 +74,7 @@ class World:
         self.nodes: dict[str, Node] = {}
         self.links: dict[tuple[str, str], Link] = {}
         self.monitor = Monitor(EventFile(home))
-        self.number, self._lock = self._take_number()
+        self.number, self._lock = self._take_number(numbers)
         self.lan = net.Lan(self.number) if has_lan else None
         self.journal: SingleWriteJournal | None = None
         self.restarts = 0
@@ -84,10 +86,10 @@ class World:
         self._pipes: dict[str, asyncio.Task[None]] = {}
         self._due: dict[str, float] = {}
 
-    def _take_number(self) -> tuple[int, int]:
+    def _take_number(self, numbers: range) -> tuple[int, int]:
         """A number that no other run on this machine has; what a killed one left is removed."""
         LOCKS.mkdir(parents=True, exist_ok=True)
-        for number in NUMBERS:
+        for number in numbers:
             fd = os.open(LOCKS / f"lunalog-chaos-{number}", os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -157,7 +159,7 @@ class World:
             while await self.alive() < self.size.servers:
                 await asyncio.sleep(0.1)
             policy = {"replicas": self.size.replicas, "ack_quorum": self.size.ack_quorum}
-            await self.journal.create_stream(STREAM, **policy)
+            await self.journal.create_stream(STREAM, **policy, timeout=STARTING_S)
         self._start(self._read(self.journal))
         self._start(self._sample(self.journal))
         self._start(self._supervise())
