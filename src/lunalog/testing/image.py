@@ -14,22 +14,26 @@ from collections.abc import Iterator
 
 PAGE_BYTES = 4096
 SECTOR_BYTES = 512
+NO_PAGE = bytes(PAGE_BYTES)
 
 
 class SparseBytes:
-    """Bytes of any length of which only written pages take memory; the rest are zeros."""
+    """Bytes of any length of which only written pages take memory; the rest are zeros.
+
+    A page is never changed, a write puts another one in its place: copies share them all.
+    """
 
     __slots__ = ("pages", "size")
 
     def __init__(self) -> None:
         self.size = 0
-        self.pages: dict[int, bytearray] = {}
+        self.pages: dict[int, bytes] = {}
 
     def copy(self) -> SparseBytes:
         """Return an independent copy."""
         made = SparseBytes()
         made.size = self.size
-        made.pages = {number: bytearray(page) for number, page in self.pages.items()}
+        made.pages = self.pages.copy()
         return made
 
     def write(self, offset: int, data: bytes) -> None:
@@ -39,10 +43,9 @@ class SparseBytes:
         while offset < end:
             number, start = divmod(offset, PAGE_BYTES)
             count = min(PAGE_BYTES - start, end - offset)
-            page = self.pages.get(number)
-            if page is None:
-                page = self.pages[number] = bytearray(PAGE_BYTES)
-            page[start : start + count] = data[at : at + count]
+            page = self.pages.get(number, NO_PAGE)
+            part = data[at : at + count]
+            self.pages[number] = b"".join((page[:start], part, page[start + count :]))
             at += count
             offset += count
         self.size = max(self.size, end)
@@ -54,15 +57,14 @@ class SparseBytes:
         while offset < end:
             number, start = divmod(offset, PAGE_BYTES)
             count = min(PAGE_BYTES - start, end - offset)
-            page = self.pages.get(number)
-            parts.append(bytes(count) if page is None else bytes(page[start : start + count]))
+            parts.append(self.pages.get(number, NO_PAGE)[start : start + count])
             offset += count
         return b"".join(parts)
 
     def content_end(self) -> int:
         """Return the end of what is not zeros."""
         for number in sorted(self.pages, reverse=True):
-            found = len(bytes(self.pages[number]).rstrip(b"\0"))
+            found = len(self.pages[number].rstrip(b"\0"))
             if found:
                 return min(self.size, number * PAGE_BYTES + found)
         return 0
@@ -73,7 +75,7 @@ class SparseBytes:
             last, start = divmod(size, PAGE_BYTES)
             self.pages = {n: page for n, page in self.pages.items() if n <= last}
             if last in self.pages:
-                self.pages[last][start:] = bytes(PAGE_BYTES - start)
+                self.pages[last] = self.pages[last][:start].ljust(PAGE_BYTES, b"\0")
         self.size = size
 
 
