@@ -72,7 +72,7 @@ def stories_of(states: int, seed: int) -> list[Story]:
 def tasks_of(states: int, seed: int) -> list[Task]:
     """Share the states out among the stories."""
     stories = stories_of(states, seed)
-    share = max(4, states // len(stories))
+    share = max(4, 1 + states // len(stories))
     return [
         Task(story, COLLAPSE_BYTES[number % 2], share, seed + number)
         for number, story in enumerate(stories)

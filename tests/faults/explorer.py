@@ -13,11 +13,12 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 from unittest import mock
 
-from tests.faults.power_cuts import fingerprint, pending_in, power_cuts
+from tests.faults.power_cuts import SAMPLES, PowerCuts, fingerprint, pending_in
 from tests.faults.stories import TINY, Story, Told, live, serve
 from tests.unit.storage.conftest import ANN, check_told, essence
 
@@ -124,24 +125,37 @@ class Found(NamedTuple):
     live: Directory
 
 
-class Point(NamedTuple):
-    """The disk behind one call."""
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The disk behind one call, and what may be left of it."""
 
     at: int
     what: str
     directory: Directory
+    cuts: PowerCuts
+
+    @property
+    def count(self) -> int:
+        """How many states there are: a kill's, and those of power cuts."""
+        return 1 + len(self.cuts)
+
+    def state(self, number: int) -> tuple[str, Directory]:
+        """One of them, and how it came about."""
+        if not number:
+            return f"kill {self.what}", self.directory
+        return f"power cut {number - 1} {self.what}", self.cuts.make(number - 1)
 
 
 class Budget:
-    """How many states may still be tried."""
+    """How many states may still be tried, and how many of these behind a second crash."""
 
     def __init__(self, states: int) -> None:
-        self.left = states
+        self.left, self.deeper = states, states // 2
 
-    def take(self) -> bool:
-        """One more, if there is one."""
+    def take(self, depth: int) -> None:
+        """One more."""
         self.left -= 1
-        return self.left >= 0
+        self.deeper -= depth > 1
 
 
 class Explorer:
@@ -164,45 +178,46 @@ class Explorer:
         """Close the loop."""
         self._loop.close()
 
-    def explore(self, story: Story, budget: int) -> None:
+    def explore(self, story: Story, states: int) -> None:
         """Crash a story anywhere; raises `CrashError` with the way to the state that is wrong."""
         lived = live(story, self.config)
-        points = self._points(lived.before, lived.operations)
-        states = [
-            (lived.told[point.at], f"{story}; {way}", directory)
-            for point in points
-            for way, directory in self._states(point, samples=256)
-        ]
-        self.chance.shuffle(states)
-        deeper = Budget(budget // 2)
-        for told, way, directory in states[: max(1, budget - budget // 2)]:
-            self._try(way, told, directory, deeper, 1)
+        everywhere = range(len(lived.operations) + 1)
+        points = self._points(lived.before, lived.operations, everywhere, SAMPLES)
+        places = [(point, number) for point in points for number in range(point.count)]
+        self.chance.shuffle(places)
+        budget = Budget(states)
+        for point, number in places:
+            if budget.left <= 0:
+                break
+            way, directory = point.state(number)
+            self._try(f"{story}; {way}", lived.told[point.at], directory, budget, 1)
 
-    def _points(self, before: Directory, operations: list[Operation]) -> list[Point]:
-        """The disk behind each of some calls, and before the first."""
+    def _points(
+        self, before: Directory, operations: list[Operation], wanted: Collection[int], samples: int
+    ) -> list[Point]:
+        """The disk behind some of these calls; 0 stands for the beginning."""
         disk = SimulatedDisk("points", self.chance)
         disk.directory = before.copy()
-        points = [Point(0, "at the beginning", disk.directory.copy())]
-        for at, operation in enumerate(operations, 1):
-            disk.replay([operation])
-            what = f"behind call {at}, {_show(operation)}"
-            points.append(Point(at, what, disk.directory.copy()))
+        points = []
+        for at, operation in enumerate([None, *operations]):
+            if operation is not None:
+                disk.replay([operation])
+            if at in wanted:
+                directory = disk.directory.copy()
+                cuts = PowerCuts(directory, self.chance, samples=samples)
+                points.append(Point(at, _show(at, operation), directory, cuts))
         return points
 
-    def _states(self, point: Point, *, samples: int) -> Iterator[tuple[str, Directory]]:
-        """What a kill leaves there, and each power cut."""
-        yield f"kill {point.what}", point.directory
-        cuts = power_cuts(point.directory, self.chance, samples=samples)
-        for number, directory in enumerate(cuts):
-            yield f"power cut {number} {point.what}", directory
-
-    def _try(self, way: str, told: Told, directory: Directory, deeper: Budget, depth: int) -> None:
-        """Start on a state, and crash that start as well."""
+    def _try(
+        self, way: str, told: Told, directory: Directory, budget: Budget, depth: int
+    ) -> Found | None:
+        """Start on a state, and crash that start as well; none if that was tried before."""
         key = fingerprint(directory), hash((told.key, pending_in(directory)))
         if key in self._tried:
-            return
+            return None
         self._tried.add(key)
         self.states[depth] += 1
+        budget.take(depth)
         try:
             found = self._start(directory, told)
             again = self._start(found.live, told)
@@ -212,8 +227,9 @@ class Explorer:
                 self._lives_on(found.live, told)
         except Exception as error:
             raise CrashError(f"{way}: {error!r}") from error
-        if depth < DEPTH_MAX:
-            self._try_deeper(way, told, directory, found, deeper, depth)
+        if depth < DEPTH_MAX and budget.deeper > 0:
+            self._try_deeper(way, told, directory, found, budget, depth)
+        return found
 
     def _try_deeper(
         self,
@@ -221,21 +237,22 @@ class Explorer:
         told: Told,
         directory: Directory,
         found: Found,
-        deeper: Budget,
+        budget: Budget,
         depth: int,
     ) -> None:
         """Crash a recovery at some of its calls, and always behind the last."""
-        points = self._points(directory, found.operations)
-        wanted = self.chance.sample(points, min(len(points), INNER_POINTS))
-        for point in [*wanted, points[-1]]:
-            states = list(self._states(point, samples=INNER_SAMPLES))
-            then, state = self.chance.choice(states)
-            if not deeper.take():
+        last = len(found.operations)
+        wanted = {*self.chance.sample(range(last + 1), min(last + 1, INNER_POINTS)), last}
+        for point in self._points(directory, found.operations, wanted, INNER_SAMPLES):
+            if budget.deeper <= 0:
                 return
+            then, state = point.state(self.chance.randrange(point.count))
             more = f"{way}; then {then}"
-            self._try(more, told, state, deeper, depth + 1)
-            if point is points[-1] and self._start(state, told).essence != found.essence:
-                raise CrashError(f"{more}: R16: what a start had found is not there any more")
+            again = self._try(more, told, state, budget, depth + 1)
+            if point.at == last:
+                again = again or self._start(state, told)
+                if again.essence != found.essence:
+                    raise CrashError(f"{more}: R16: what a start had found is not there any more")
 
     # ------------------------------------------------------------ one start
 
@@ -278,7 +295,7 @@ class Explorer:
     def _lives_on(self, directory: Directory, told: Told) -> None:
         """What is promised behind a recovery outlives a power cut that keeps nothing unsynced."""
         disk = self._loop.run_until_complete(self._promise(directory))
-        cut = next(power_cuts(disk.directory, self.chance))
+        cut = PowerCuts(disk.directory, self.chance).make(0)
         self._loop.run_until_complete(self._look_for_promise(cut, told))
 
     async def _promise(self, directory: Directory) -> SimulatedDisk:
@@ -319,5 +336,8 @@ async def abandon(server: JournalServer, runtime: StartRuntime) -> None:
     await runtime.end()
 
 
-def _show(operation: Operation) -> str:
-    return f"{operation.kind} {operation.name} {operation.offset}+{len(operation.data)}"
+def _show(at: int, operation: Operation | None) -> str:
+    if operation is None:
+        return "at the beginning"
+    kind, name, _, offset, data = operation
+    return f"behind call {at}, {kind} {name} {offset}+{len(data)}"

@@ -9,14 +9,13 @@ Source: protocol.md D4, D8, D13; R16, R17.
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from lunalog.testing.directory import Directory, Entry
-from lunalog.testing.image import SECTOR_BYTES, Inode
+from lunalog.testing.image import NO_PAGE, SECTOR_BYTES, Inode
 
 SUBSETS_MAX = 8
 """Up to so many things unsynced, every subset of them is tried."""
@@ -37,19 +36,58 @@ Item = tuple[int | None, int]
 """An inode's number and the place of one of its unsynced writes; or none and that of an entry."""
 
 
+class PowerCuts:
+    """The states that a power cut at one moment may leave, by number; each is made when asked for.
+
+    Some may be equal.  They share with `directory` the files that have nothing unsynced: change none
+    of them.
+
+    Args:
+        samples: Where there are more combinations, so many of them: first what is whole or missing,
+            or only all of it if that is too many as well; then half as many drawn ones.
+    """
+
+    def __init__(
+        self, directory: Directory, chance: random.Random, *, samples: int = SAMPLES
+    ) -> None:
+        self._directory, self._chance = directory, chance
+        self._items, self._options = _pending(directory)
+        self._listed = self._options
+        count, drawn = math.prod(map(len, self._options)), 0
+        if count > samples:
+            self._listed = [option[:2] for option in self._options]
+            is_small = len(self._options) <= SUBSETS_MAX and 1 << len(self._options) <= samples
+            count, drawn = 1 << len(self._options) if is_small else 2, samples // 2
+        self._count, self._drawn = count, drawn
+
+    def __len__(self) -> int:
+        return self._count + self._drawn
+
+    def make(self, number: int) -> Directory:
+        """Return what is left; number 0 has nothing that was not synced."""
+        return _settle(self._directory, dict(zip(self._items, self._choice(number), strict=True)))
+
+    def _choice(self, number: int) -> list[object]:
+        if number >= self._count:
+            return [self._chance.choice(options) for options in self._options]
+        if self._drawn and self._count == 2:  # all is missing, or all is whole
+            return [options[number] for options in self._listed]
+        found = []
+        for options in reversed(self._listed):
+            number, place = divmod(number, len(options))
+            found.append(options[place])
+        return found[::-1]
+
+
 def power_cuts(
     directory: Directory, chance: random.Random, *, samples: int = SAMPLES
 ) -> Iterator[Directory]:
-    """All states after a power cut at this moment, each once; drawn ones if they are too many.
-
-    They share with `directory` the files that have nothing unsynced: change none of them.
-    """
-    items, options = _pending(directory)
-    hashes = {id(inode): _hash_of(inode) for inode in _inodes(directory) if not inode.unsynced}
+    """All these states, each once."""
+    cuts = PowerCuts(directory, chance, samples=samples)
     seen: set[int] = set()
-    for choice in _choices(options, chance, samples):
-        found = _settle(directory, dict(zip(items, choice, strict=True)))
-        key = _fingerprint(found, hashes)
+    for number in range(len(cuts)):
+        found = cuts.make(number)
+        key = fingerprint(found)
         if key not in seen:
             seen.add(key)
             yield found
@@ -57,7 +95,7 @@ def power_cuts(
 
 def fingerprint(directory: Directory) -> int:
     """Equal for directories of equal content, whatever is synced of it."""
-    return _fingerprint(directory, {})
+    return hash(tuple((n, _hash_of(inode)) for n, inode in sorted(directory.names.items())))
 
 
 def pending_in(directory: Directory) -> int:
@@ -66,32 +104,9 @@ def pending_in(directory: Directory) -> int:
     return hash((len(directory.unsynced), tuple(files)))
 
 
-def _fingerprint(directory: Directory, hashes: dict[int, int]) -> int:
-    parts = []
-    for name, inode in sorted(directory.names.items()):
-        known = hashes.get(id(inode))
-        parts.append((name, _hash_of(inode) if known is None else known))
-    return hash(tuple(parts))
-
-
 def _hash_of(inode: Inode) -> int:
     pages = sorted(inode.cached.pages.items())
-    return hash((inode.cached.size, *[(n, bytes(p)) for n, p in pages if any(p)]))
-
-
-def _choices(
-    options: list[Sequence[object]], chance: random.Random, samples: int
-) -> Iterator[tuple[object, ...]]:
-    if math.prod(map(len, options)) <= samples:
-        yield from itertools.product(*options)
-        return
-    if len(options) <= SUBSETS_MAX:  # what is whole or missing, before what is torn
-        yield from itertools.islice(itertools.product(*(o[:2] for o in options)), samples)
-    else:
-        yield tuple(o[0] for o in options)
-        yield tuple(o[1] for o in options)
-    for _ in range(samples // 2):
-        yield tuple(chance.choice(o) for o in options)
+    return hash((inode.cached.size, *[page for page in pages if page[1] != NO_PAGE]))
 
 
 def _pending(directory: Directory) -> tuple[list[Item], list[Sequence[object]]]:

@@ -213,7 +213,7 @@ def forgets_where_the_log_stood(patch: Patch) -> None:
 
 
 CANARIES: dict[Canary, tuple[str, str]] = {
-    acknowledges_before_it_syncs: ("used: append fence", "R17|R19|<=|damaged|KeyError|R16|I9"),
+    acknowledges_before_it_syncs: ("used: append fence", "R17|R19|<=|damaged|KeyError|R16|R5|I9"),
     trusts_the_tail_that_it_read: ("used: append", "R17|R16|damaged|<="),
     gives_back_before_the_checkpoint: ("used: roll roll reclaim", "file is lost"),
     syncs_a_marker_with_its_data: ("used: burst append", "R17: a crash was read as damage"),

@@ -6,7 +6,8 @@ import random
 
 import pytest
 from tests.faults import crashes
-from tests.faults.power_cuts import fingerprint, pending_in, power_cuts
+from tests.faults.explorer import Explorer, small_steps
+from tests.faults.power_cuts import PowerCuts, fingerprint, pending_in, power_cuts
 from tests.faults.stories import BASES, SMALL, Story, drawn, live, short
 
 from lunalog.runtime import drive
@@ -86,6 +87,36 @@ def test_too_many_states_are_drawn_and_the_extremes_are_among_them() -> None:
     assert 64 < len(found) <= 256
     assert found[0]["f"] == b"o" * 16384
     assert {"f": b"n" * 8192 + b"o" * 8192} in found
+
+
+@pytest.mark.parametrize("samples", [8, 256, 4096])
+def test_a_state_of_every_number_can_be_made_and_the_first_has_nothing_unsynced(
+    samples: int,
+) -> None:
+    """Whether all combinations are listed, only what is whole or missing, or most are drawn."""
+    disk = disk_with(b"o" * 4096, b"n" * 512)
+    file = drive(disk.open("f"))
+    for at in (1, 2, 3):
+        drive(file.write(at * 512, [b"n" * 512]))
+    cuts = PowerCuts(disk.directory, random.Random(1), samples=samples)
+    found = [cuts.make(number).names["f"].durable.read(0, 4096) for number in range(len(cuts))]
+    assert found[0] == b"o" * 4096
+    assert b"n" * 2048 + b"o" * 2048 in found
+    assert len(found) == {8: 2 + 4, 256: 162, 4096: 162}[samples]
+    assert {state[at * 512] for state in found[:2] for at in range(4)} <= {*b"on"}
+
+
+def test_a_run_stops_at_the_states_that_it_was_given() -> None:
+    explorer = Explorer(1)
+    try:
+        with small_steps(1 << 10):
+            explorer.explore(Story("used", ("burst",)), 40)
+    finally:
+        explorer.close()
+    assert 40 <= explorer.states.total() <= 45
+    assert explorer.states[1] >= 20
+    assert explorer.states[2] > 0
+    assert explorer.states[3] > 0
 
 
 def test_equal_stories_give_equal_calls() -> None:

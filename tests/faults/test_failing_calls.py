@@ -25,6 +25,7 @@ DEADLY = ("write", "write_rest", "sync", "create", "allocate", "rename", "sync_d
 OTHERS = ("read", "open", "names", "lock")
 IS_WHOLE = os.environ.get("SWEEP") == "all"
 """Every error at every call, as at night; else each call has one of them, in turn."""
+pytestmark = pytest.mark.timeout(3600 if IS_WHOLE else 240)
 
 
 class Case:
