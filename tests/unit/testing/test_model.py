@@ -11,7 +11,15 @@ from lunalog.testing.model import __main__ as command
 from lunalog.testing.model import mutants, recover, scopes
 from lunalog.testing.model.close import Close
 from lunalog.testing.model.durable import Durable
-from lunalog.testing.model.explore import Model, action, explore, fault, invariant, probe
+from lunalog.testing.model.explore import (
+    Model,
+    action,
+    distinct,
+    explore,
+    fault,
+    invariant,
+    probe,
+)
 from lunalog.testing.model.grant import Grant
 from lunalog.testing.model.reader import Reader
 from lunalog.testing.model.recover import Recover
@@ -129,6 +137,21 @@ def test_a_counterexample_is_a_shortest_one_and_can_be_replayed():
 def test_what_differs_in_names_only_is_visited_once():
     report = explore(TwoHands())
     assert (report.states, report.depth, report.is_exhausted) == (3, 2, True)
+
+
+def test_equal_servers_take_their_steps_once():
+    assert list(distinct((2, 2, 3, 5, 5, 5))) == [(0, 2), (2, 3), (3, 5)]
+    assert list(distinct(())) == []
+
+
+@pytest.mark.parametrize("model", [Wipe(3, 2), Durable(2, 2), Recover(2, 2, sent=1)])
+def test_skipping_equal_servers_loses_no_state(model, monkeypatch):
+    """The same states at the same depth, with the steps of every server and without."""
+    few = explore(model)
+    monkeypatch.setattr(sys.modules[type(model).__module__], "distinct", enumerate)
+    all_steps = explore(model)
+    assert (few.states, few.depth) == (all_steps.states, all_steps.depth)
+    assert few.transitions < all_steps.transitions
 
 
 def test_a_state_from_which_no_goal_is_within_reach_is_shown():

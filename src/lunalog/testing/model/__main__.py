@@ -6,6 +6,7 @@ Exit 1 if an invariant is broken, a scope was not exhausted, or a mutant survive
 from __future__ import annotations
 
 import argparse
+import resource
 import sys
 from concurrent.futures import ProcessPoolExecutor
 
@@ -34,22 +35,28 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     scopes = [s for s in SCOPES.get(options.scope, []) if str(s).startswith(options.only)]
     mutants = [] if options.only or options.scope in ("nightly", "wide") else MUTANTS
-    failed, states, transitions = 0, 0, 0
+    failed, states, transitions, seconds = 0, 0, 0, 0.0
     print(HEADING)
     with ProcessPoolExecutor(options.jobs) as pool:
         for scope, report in zip(scopes, pool.map(_run, scopes), strict=True):
             states, transitions = states + report.states, transitions + report.transitions
+            seconds += report.seconds
             print(_line(scope, report), "exhausted" if report.is_exhausted else "", flush=True)
             if not report.is_exhausted:
                 failed += 1
                 print(report.story() if report.violation else "NOT EXHAUSTED")
         if scopes:
-            print(f"{len(scopes)} scopes, {states:,} states, {transitions:,} transitions")
+            print(
+                f"{len(scopes)} scopes, {states:,} states, {transitions:,} transitions, "
+                f"{seconds:.0f} s of processor time"
+            )
         killed = 0
         for scope, report in zip(mutants, pool.map(_run, mutants), strict=True):
             found = report.violation.split(" ")[0]
             print(f"{scope.model.__name__:27} {_line(scope, report)} {found or 'SURVIVES'}")
             killed += bool(report.violation)
+    megabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000
+    print(f"{megabytes:.0f} MB in the largest process")
     if mutants:
         print(f"{killed} of {len(mutants)} mutants are found out")
     return 1 if failed or killed < len(mutants) or not (scopes or mutants) else 0

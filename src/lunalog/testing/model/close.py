@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import ClassVar, NamedTuple
 
 from lunalog.core.quorum import held_by, seal_quorum
-from lunalog.testing.model.explore import Model, Steps, action, fault, invariant
+from lunalog.testing.model.explore import Model, Steps, action, distinct, fault, invariant
 
 NONE = -1
 DEAD = 9
@@ -126,7 +126,7 @@ class Close(Model[State]):
         """The application appends; a server takes the next event."""
         if state.sent < self.events and self.may_ack(state):
             yield (), state._replace(sent=state.sent + 1)
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             if server.promise == 1 and server.end < state.sent:
                 yield (i,), _with(state, i, server._replace(end=server.end + 1))
 
@@ -165,7 +165,7 @@ class Close(Model[State]):
     @action
     def delete(self, state: State) -> Steps[State]:
         """R22: a server deletes bytes."""
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             if server.gone < self.may_delete(state) and server.promise != DEAD:
                 yield (i,), _with(state, i, server._replace(gone=self.may_delete(state)))
 
@@ -181,7 +181,7 @@ class Close(Model[State]):
     def die(self, state: State) -> Steps[State]:
         """P1: a server goes down for good."""
         if sum(server.promise == DEAD for server in state.servers) < self.deaths:
-            for i, server in enumerate(state.servers):
+            for i, server in distinct(state.servers):
                 if server.promise != DEAD:
                     yield (i,), _with(state, i, server._replace(promise=DEAD))
 
@@ -189,7 +189,7 @@ class Close(Model[State]):
     def fence(self, state: State) -> Steps[State]:
         """R5: a member promises, and says where segment 0 ends there."""
         for epoch in range(CUSTODIAN, state.epoch + 1):
-            for i, server in enumerate(state.servers):
+            for i, server in distinct(state.servers):
                 if state.open == 0 and server.promise <= epoch and server.told < epoch:
                     yield (epoch, i), _with(state, i, server._replace(promise=epoch, told=epoch))
 
@@ -207,7 +207,7 @@ class Close(Model[State]):
         """R7: a server takes the next event of the custodian's segment."""
         if state.base == NONE:
             return
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             if server.promise <= CUSTODIAN and server.copied < state.tail:
                 copied = state.base if server.copied == NONE else server.copied + 1
                 yield (i,), _with(state, i, server._replace(promise=CUSTODIAN, copied=copied))

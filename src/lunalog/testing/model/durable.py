@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import ClassVar, NamedTuple
 
 from lunalog.core.quorum import held_by, seal_quorum
-from lunalog.testing.model.explore import Args, Model, Steps, action, fault, invariant
+from lunalog.testing.model.explore import Args, Model, Steps, action, distinct, fault, invariant
 
 EVENT, PROMISE = 1, 2
 
@@ -86,7 +86,7 @@ class Durable(Model[State]):
     @action
     def append(self, state: State) -> Steps[State]:
         """R3: the next event is written, unless a promise is in the way."""
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             log = server.log
             if server.runs and PROMISE not in log and len(log) < self.events:
                 yield (i,), _with(state, i, server._replace(log=(*log, EVENT)))
@@ -94,21 +94,21 @@ class Durable(Model[State]):
     @action
     def promise(self, state: State) -> Steps[State]:
         """R5: a fence goes through the same log."""
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             if server.runs and PROMISE not in server.log:
                 yield (i,), _with(state, i, server._replace(log=(*server.log, PROMISE)))
 
     @action
     def sync(self, state: State) -> Steps[State]:
         """One sync covers all that is dirty."""
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             if server.runs and server.synced < len(server.log):
                 yield (i,), _with(state, i, synced(server))
 
     @action
     def acknowledge(self, state: State) -> Steps[State]:
         """R4, R16: tell the leader the end."""
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             end = server.log[: self.may_say(server, EVENT)].count(EVENT)
             if server.runs and end > server.acked:
                 yield (i,), _with(state, i, server._replace(acked=end))
@@ -116,7 +116,7 @@ class Durable(Model[State]):
     @action
     def answer(self, state: State) -> Steps[State]:
         """R5, R16: tell the recoverer the end, once the promise is durable."""
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             said = server.log[: self.may_say(server, PROMISE)]
             if server.runs and not server.told and PROMISE in said:
                 yield (i,), _with(state, i, server._replace(told=said.count(EVENT) + 1))
@@ -133,21 +133,21 @@ class Durable(Model[State]):
     @fault
     def kill(self, state: State) -> Steps[State]:
         """P1: the process ends, the page cache stays."""
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             if server.runs and state.faults < self.faults:
                 yield (i,), _with(state, i, server._replace(runs=0, synced=0), 1)
 
     @fault
     def fail_sync(self, state: State) -> Steps[State]:
         """D2: fdatasync reports an error."""
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             if server.runs and server.clean < len(server.log) and state.faults < self.faults:
                 yield (i,), _with(state, i, self.sync_failed(server), 1)
 
     @fault
     def cut_power(self, state: State) -> Steps[State]:
         """D4, D13: what is safe stays, and any prefix of what was on its way."""
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             if state.faults < self.faults:
                 for size in range(server.safe, len(server.log) + 1):
                     left = Server(0, server.log[:size], size, size, 0, server.acked, server.told)
@@ -156,7 +156,7 @@ class Durable(Model[State]):
     @action
     def boot(self, state: State) -> Steps[State]:
         """R16: start again."""
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             if not server.runs:
                 yield (i,), _with(state, i, self.booted(server))
 

@@ -11,7 +11,16 @@ from __future__ import annotations
 
 from typing import ClassVar, NamedTuple
 
-from lunalog.testing.model.explore import Args, Model, Steps, action, fault, invariant, put
+from lunalog.testing.model.explore import (
+    Args,
+    Model,
+    Steps,
+    action,
+    distinct,
+    fault,
+    invariant,
+    put,
+)
 
 
 class Record(NamedTuple):
@@ -100,14 +109,14 @@ class Grant(Model[State]):
     @action
     def read(self, state: State) -> Steps[State]:
         """A master without a transaction in doubt reads the record."""
-        for m, master in enumerate(state.masters):
+        for m, master in distinct(state.masters):
             if not master.asked and master.seen != state.record:
                 yield (m,), self._with(state, m, Master(state.record, 0))
 
     @action
     def propose(self, state: State) -> Steps[State]:
         """R1: send the transaction that makes some peer the leader of the next epoch."""
-        for m, master in enumerate(state.masters):
+        for m, master in distinct(state.masters):
             epoch = master.seen.epoch + 1
             if master.asked or epoch > self.epochs:
                 continue
@@ -129,7 +138,7 @@ class Grant(Model[State]):
     @action
     def learn(self, state: State) -> Steps[State]:
         """R28: the master sees what became of its transaction; an unchanged record says nothing."""
-        for m, master in enumerate(state.masters):
+        for m, master in distinct(state.masters):
             if not master.asked:
                 continue
             if self.is_mine(state.record, master):
@@ -148,7 +157,7 @@ class Grant(Model[State]):
     @fault
     def restart_master(self, state: State) -> Steps[State]:
         """M1: a master forgets what it waits for; its transaction may land all the same."""
-        for m, master in enumerate(state.masters):
+        for m, master in distinct(state.masters):
             if master.asked:
                 yield (m,), self._with(state, m, Master(state.record, 0))
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import ClassVar, NamedTuple
 
 from lunalog.core.quorum import held_by, seal_quorum
-from lunalog.testing.model.explore import Args, Model, Steps, action, fault, invariant
+from lunalog.testing.model.explore import Args, Model, Steps, action, distinct, fault, invariant
 
 NOT_OPEN = -1
 
@@ -136,14 +136,14 @@ class Reader(Model[State]):
     @action
     def append(self, state: State) -> Steps[State]:
         """R3: an event of segment 0 arrives."""
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             if not server.fenced and server.old < self.sent:
                 yield (0, i), _with(state, i, server._replace(old=server.old + 1))
 
     @action
     def append_later(self, state: State) -> Steps[State]:
         """R3: segment 1 is opened, or its next event arrives."""
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             if state.base >= 0 and server.new < state.tail + self.appends:
                 end = state.base if server.new == NOT_OPEN else server.new + 1
                 yield (1, i), _with(state, i, server._replace(fenced=1, new=end))
@@ -165,14 +165,14 @@ class Reader(Model[State]):
     @action
     def mark(self, state: State) -> Steps[State]:
         """R12: a server that is not fenced learns what the first leader has acknowledged."""
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             if self.has_reader and not server.fenced and server.old_mark < state.acked:
                 yield (0, i), _with(state, i, self._seen(server._replace(old_mark=state.acked)))
 
     @action
     def mark_later(self, state: State) -> Steps[State]:
         """R12: a server of segment 1 learns what is committed there."""
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             is_open = self.has_reader and server.new != NOT_OPEN
             if is_open and server.new_mark < state.acked_later:
                 yield (1, i), _with(state, i, self._seen(self.marked(server, state.acked_later)))
@@ -195,14 +195,14 @@ class Reader(Model[State]):
     @fault
     def fence(self, state: State) -> Steps[State]:
         """R5: a member promises itself to the second leader."""
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             if not server.fenced:
                 yield (i,), _with(state, i, server._replace(fenced=1))
 
     @action
     def certify(self, state: State) -> Steps[State]:
         """R21: a server learns where segment 0 ends, cuts what is behind, pulls what it lacks."""
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             if self.has_reader and state.base >= 0 and not server.certified:
                 after = server._replace(
                     fenced=1, certified=1, old=state.base, old_mark=max(server.old_mark, state.base)
@@ -212,7 +212,7 @@ class Reader(Model[State]):
     @fault
     def restart(self, state: State) -> Steps[State]:
         """P1: a server starts again."""
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             after = self.restarted(server)
             if after != server:
                 yield (i,), _with(state, i, after)
@@ -231,7 +231,7 @@ class Reader(Model[State]):
         s = len(state.got)
         if not self.has_reader:
             return
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             end = self.ends(state, server)
             if 0 <= end <= s:
                 place = max(s, state.base)
@@ -253,7 +253,7 @@ class Reader(Model[State]):
     @action
     def check(self, state: State) -> Steps[State]:
         """R14: a member confirms that it has promised nothing higher."""
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             if self.has_linear and not server.checked and self.may_check(state, server):
                 yield (i,), _with(state, i, server._replace(checked=1))
 

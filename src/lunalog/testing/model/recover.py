@@ -17,7 +17,7 @@ from itertools import combinations, pairwise
 from typing import ClassVar, NamedTuple
 
 from lunalog.core.quorum import held_by, seal_quorum
-from lunalog.testing.model.explore import Model, Steps, action, fault, invariant, put
+from lunalog.testing.model.explore import Model, Steps, action, distinct, fault, invariant, put
 
 NOT_OPEN = -1
 
@@ -146,7 +146,7 @@ class Recover(Model[State]):
     def append(self, state: State) -> Steps[State]:
         """R3: the next event of a segment arrives at a server that has promised nothing higher."""
         granted, chain, plans, servers = state
-        for i, (promise, told, member, ends, marks) in enumerate(servers):
+        for i, (promise, told, member, ends, marks) in distinct(servers):
             end = ends[promise]
             if end == NOT_OPEN:
                 continue
@@ -165,7 +165,7 @@ class Recover(Model[State]):
             if len(plans[j]) == 3 or j in chain:
                 continue
             old = plans[j][0] if plans[j] else -1
-            for i, (promise, told, member, ends, marks) in enumerate(servers):
+            for i, (promise, told, member, ends, marks) in distinct(servers):
                 if old < 0:
                     if promise < j:  # late words of who was overtaken: its promise, and no answer
                         after = Server(self.promised(promise, j), told, member, ends, marks)
@@ -202,7 +202,7 @@ class Recover(Model[State]):
         for j in range(1, granted + 1):
             if len(plans[j]) != 3:
                 continue
-            for i, (promise, told, member, ends, marks) in enumerate(servers):
+            for i, (promise, told, member, ends, marks) in distinct(servers):
                 if promise > j or ends[j] != NOT_OPEN or not member >> j & 1:
                     continue
                 after = Server(j, told, member, put(ends, j, plans[j][1]), marks)
@@ -222,7 +222,7 @@ class Recover(Model[State]):
         if not self.has_marks:
             return
         granted, chain, plans, servers = state
-        for i, server in enumerate(servers):
+        for i, server in distinct(servers):
             j = server.promise
             committed = self.committed(servers, j) if j in chain else 0
             if server.ends[j] != NOT_OPEN and committed > server.marks[j]:

@@ -14,7 +14,7 @@ from itertools import combinations
 from typing import ClassVar, NamedTuple
 
 from lunalog.core.quorum import seal_quorum
-from lunalog.testing.model.explore import Model, Steps, action, fault, invariant, put
+from lunalog.testing.model.explore import Model, Steps, action, distinct, fault, invariant, put
 
 NOT_OPEN = -1
 
@@ -190,7 +190,7 @@ class Roll(Model[State]):
         for k, way in enumerate(state.rolls):
             if not k or not way:
                 continue
-            for i, server in enumerate(state.servers):
+            for i, server in distinct(state.servers):
                 if server.member >> k & 1 and server.ends[k] == NOT_OPEN and not server.fenced:
                     yield (k, i), self._held(state, i, k, way[1])
 
@@ -198,7 +198,7 @@ class Roll(Model[State]):
     def append(self, state: State) -> Steps[State]:
         """R3: the next event of a segment arrives."""
         leader = state.leader
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             if server.fenced:
                 continue
             for k, end in enumerate(server.ends):
@@ -222,7 +222,7 @@ class Roll(Model[State]):
     def fence(self, state: State) -> Steps[State]:
         """R5: a member of the set that is open promises, and says where it ends."""
         if state.epoch == 2 and state.tail < 0:
-            for i, server in enumerate(state.servers):
+            for i, server in distinct(state.servers):
                 if server.member >> state.found & 1 and not server.fenced:
                     fenced = Server(1, server.member, server.ends)
                     yield (i,), state._replace(servers=_with(state.servers, i, fenced))

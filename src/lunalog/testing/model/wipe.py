@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import ClassVar, NamedTuple
 
 from lunalog.core.quorum import held_by, seal_quorum
-from lunalog.testing.model.explore import Model, Steps, action, fault, invariant
+from lunalog.testing.model.explore import Model, Steps, action, distinct, fault, invariant
 
 
 class Server(NamedTuple):
@@ -98,7 +98,7 @@ class Wipe(Model[State]):
     @action
     def append(self, state: State) -> Steps[State]:
         """R3, R4: a member takes the next event and acknowledges it."""
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             if server.lives and not server.fenced and server.end < self.events:
                 end = server.end + 1
                 after = server._replace(end=end, acked=max(server.acked, end))
@@ -113,7 +113,7 @@ class Wipe(Model[State]):
     @action
     def fence(self, state: State) -> Steps[State]:
         """R5, R18: promise, and tell the end and what is damaged."""
-        for i, server in enumerate(state.servers):
+        for i, server in distinct(state.servers):
             if server.lives and not server.told:
                 after = server._replace(fenced=1, told=server.end + 1, unknown=server.bad)
                 yield (i,), _with(state, i, after)
@@ -190,7 +190,7 @@ class Wipe(Model[State]):
         """Who may lose something; a member loses only once."""
         if state.faults >= self.faults:
             return []
-        return [(i, s) for i, s in enumerate(state.servers) if s.lives and not s.bad]
+        return [(i, s) for i, s in distinct(state.servers) if s.lives and not s.bad]
 
 
 class Consequence(Wipe):
