@@ -75,7 +75,7 @@ def fuzz(target: Target, *, seconds: int = 0, runs: int = -1, seed: int = 0) -> 
                     (corpus / label).write_bytes(data)
                     before.add(data)
         options = [
-            "-max_len=16384", "-timeout=10", "-rss_limit_mb=1024", "-print_final_stats=1",
+            "-max_len=16384", "-timeout=60", "-rss_limit_mb=1024", "-print_final_stats=1",
             f"-max_total_time={seconds}", f"-runs={runs}", f"-seed={seed}",
         ]  # fmt: skip
         command = [sys.executable, "-m", "tests.fuzz.engine", target.name, *options, str(corpus)]

@@ -146,21 +146,20 @@ def test_completion_scripts(shell, capsys):
     assert "_LUNALOG_COMPLETE" in capsys.readouterr().out
 
 
-def test_help_is_fast():
-    """Processor time, so that a busy machine changes nothing; the best of a few."""
-    code = (
-        "import sys, time\nfrom lunalog.cli.main import main\nmain(['--help'])\n"
-        "print(time.process_time(), file=sys.stderr)"
+def cpu_s(code: str) -> float:
+    """Processor time of a new interpreter that runs this."""
+    code = f"import sys, time\n{code}\nprint(time.process_time(), file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=unmeasured(), capture_output=True, text=True, check=True
     )
-    took = [
-        float(
-            subprocess.run(
-                [sys.executable, "-c", code], env=unmeasured(), capture_output=True, text=True
-            ).stderr
-        )
-        for _ in range(3)
-    ]
-    assert min(took) < 0.25
+    return float(done.stderr)
+
+
+def test_help_is_fast():
+    """Little more than what any command costs here: so a slow or busy machine changes nothing."""
+    bare, took = "import asyncio, click", "from lunalog.cli.main import main\nmain(['--help'])"
+    pairs = [(cpu_s(bare), cpu_s(took)) for _ in range(3)]
+    assert min(took for _, took in pairs) < 3 * min(bare for bare, _ in pairs)
 
 
 def test_a_pipe_that_nobody_reads_is_told_by_the_exit_code(monkeypatch, capsys):
