@@ -1,7 +1,9 @@
 """Pipes beside the loop."""
 
 import asyncio
+import contextlib
 import os
+import threading
 
 import pytest
 
@@ -30,59 +32,78 @@ async def test_an_unreadable_input_raises():
             pass
 
 
-async def test_output_goes_out_in_order():
-    read_end, write_end = os.pipe()
-    output = OutputPump(write_end)
+class Output:
+    """A pump into a pipe; the pipe is closed when no thread looks at it any more.
+
+    A thread that came late would else find under its number what somebody else has opened since.
+    """
+
+    def __init__(self):
+        self.read_end, self.write_end = os.pipe()
+        self.gone = asyncio.Event()
+        before = set(threading.enumerate())
+        self.pump = OutputPump(self.write_end, self.gone.set)
+        self.threads = set(threading.enumerate()) - before
+
+    def close_reader(self):
+        if self.read_end >= 0:
+            os.close(self.read_end)
+        self.read_end = -1
+
+    async def close(self):
+        self.close_reader()
+        with contextlib.suppress(BrokenPipeError):
+            await self.pump.close()
+        for thread in self.threads:
+            await asyncio.to_thread(thread.join)
+        os.close(self.write_end)
+
+
+@pytest.fixture
+async def output():
+    found = Output()
+    yield found
+    await found.close()
+
+
+async def test_output_goes_out_in_order(output):
     parts = [b"x" * 1000, b"", b"y" * 1000]
     for part in parts:
-        await output.write(part)
-    await output.close()
-    assert os.read(read_end, 4000) == b"".join(parts)
-    os.close(read_end)
-    os.close(write_end)
+        await output.pump.write(part)
+    await output.pump.close()
+    assert os.read(output.read_end, 4000) == b"".join(parts)
 
 
-async def test_a_pipe_that_nobody_reads_raises_broken_pipe():
-    read_end, write_end = os.pipe()
-    os.close(read_end)
-    output = OutputPump(write_end)
+async def test_a_pipe_that_nobody_reads_raises_broken_pipe(output):
+    output.close_reader()
 
     async def produce():
         for _ in range(100):
-            await output.write(b"x")
+            await output.pump.write(b"x")
             await asyncio.sleep(0)
-        await output.close()
+        await output.pump.close()
 
     with pytest.raises(BrokenPipeError):
         await produce()
-    os.close(write_end)
 
 
-async def test_a_slow_reader_slows_the_producer_down():
-    read_end, write_end = os.pipe()
-    output = OutputPump(write_end)
+async def test_a_slow_reader_slows_the_producer_down(output):
     written = 0
 
     async def produce():
         nonlocal written
         while True:
-            await output.write(b"x" * (1 << 20))
+            await output.pump.write(b"x" * (1 << 20))
             written += 1
 
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(produce(), 0.2)
     assert written <= CHUNKS_MAX + 1
-    os.close(read_end)
-    os.close(write_end)
 
 
-async def test_a_reader_that_goes_while_nothing_is_written_is_noticed():
-    read_end, write_end = os.pipe()
-    gone = asyncio.Event()
-    output = OutputPump(write_end, gone.set)
-    await output.write(b"x")
-    os.close(read_end)
-    await asyncio.wait_for(gone.wait(), 60)
+async def test_a_reader_that_goes_while_nothing_is_written_is_noticed(output):
+    await output.pump.write(b"x")
+    output.close_reader()
+    await asyncio.wait_for(output.gone.wait(), 60)
     with pytest.raises(BrokenPipeError):
-        output.check()
-    os.close(write_end)
+        output.pump.check()
