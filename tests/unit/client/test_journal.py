@@ -1,6 +1,7 @@
 """The journal object: arguments, ends, and errors that say what to do next."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -320,3 +321,17 @@ async def test_l2_the_limit_of_a_read_point_covers_the_finding_of_the_stream(jou
     master.answers.clear()
     with pytest.raises(DeadlineExceededError, match=r"not found within 0\.05 s"):
         await journal.committed("orders", timeout=0.05)
+
+
+async def test_l2_a_read_point_without_a_limit_waits_as_long_as_an_operation(
+    runtime, master, config
+):
+    """The master answers everything but this question, whose own limit says so."""
+    opened = SingleWriteJournal.connect(
+        "lunalog://master", runtime=runtime, config=replace(config, operation_timeout_ms=30)
+    )
+    async with opened as journal:
+        del master.answers[GetStream]
+        with pytest.raises(DeadlineExceededError, match="GetStream") as found:
+            await journal.committed("orders")
+        assert "was not found within" not in str(found.value)
