@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 from crc32c import crc32c
 from tests.fuzz.harness import (
@@ -217,13 +217,15 @@ def run_directory(data: bytes) -> bool:
 
 
 def _directory(files: dict[str, bytes]) -> bool:
-    disk, replica, index = disk_of(files), Replica(1), Index()
+    disk, replica = disk_of(files), Replica(1)
+    index = Index(partial(facts.start_of, replica))
     try:
         booted = boot(disk, replica, index)
     except StorageError:
         return False
     replica.settled()
-    again, second = Replica(1), Index()
+    again = Replica(1)
+    second = Index(partial(facts.start_of, again))
     opened = boot(disk_of(files_of(disk)), again, second, 2)
     require(not opened.damage or bool(booted.damage), "a start does not make damage")
     again.settled()

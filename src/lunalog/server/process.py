@@ -98,9 +98,10 @@ class JournalServer:
             boot=self.identity.boot,
             replay=self._replay,
             snapshot=self._snapshot,
+            start_of=partial(facts.start_of, self.replica),
         )
         self.replica.settled()
-        self.log.forget_unlisted(partial(facts.start_of, self.replica))
+        self.log.forget_unlisted()
         self.replica.incarnation = self.identity.incarnation
 
     async def _start(self) -> None:

@@ -121,6 +121,9 @@ def name_of(number: int) -> str:
 def note_segments(index: Index, places: dict[Run, int], full: set[int]) -> list[SegmentNote]:
     """What the checkpoint says of each segment; runs in extents being filled are left to replay.
 
+    A segment that the owner has let go is not told of, though its frames may still be listed: they
+    would come back without the certificate that cut them (R21, R22).
+
     Args:
         index: As of now; what it holds is synced.
         places: Where runs whose sidecar is not written yet will stand in it.
@@ -128,6 +131,8 @@ def note_segments(index: Index, places: dict[Run, int], full: set[int]) -> list[
     """
     notes = []
     for s in index.all():
+        if index.start_of(s.stream, s.segment) is None:
+            continue
         runs = [
             RunNote(r.extent, r.first, r.end, r.count, r.offset, places.get(r, r.place))
             for r in s.runs

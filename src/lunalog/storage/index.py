@@ -134,13 +134,18 @@ class SegmentIndex:
 
 
 class Index:
-    """All segments of one log; used on the loop only (and by replay before that)."""
+    """All segments of one log; used on the loop only (and by replay before that).
 
-    def __init__(self) -> None:
+    Attributes:
+        start_of: Tells what the owner of the log keeps.
+        live: Runs by extent; an extent without any is dead.
+    """
+
+    def __init__(self, start_of: StartOf = lambda *_: 0) -> None:
+        self.start_of = start_of
         self._streams: dict[StreamId, list[SegmentIndex]] = {}
         self._filling: dict[int, list[Run]] = {}
         self.live: dict[int, int] = {}
-        """Runs by extent; an extent without any is dead."""
 
     def find(self, stream: StreamId, segment: SegmentId) -> SegmentIndex | None:
         """What is held of a segment."""
@@ -240,10 +245,10 @@ class Index:
         if not segments:
             self._streams.pop(stream, None)
 
-    def keep(self, start_of: StartOf) -> None:
-        """Forget all else than what `start_of` says is kept."""
+    def forget_unlisted(self) -> None:
+        """Forget all else than what the owner keeps."""
         for index in list(self.all()):
-            self.forget(index.stream, index.segment, start_of(index.stream, index.segment))
+            self.forget(index.stream, index.segment, self.start_of(index.stream, index.segment))
 
     def filled(self, extent: int) -> list[Run]:
         """The live runs of an extent that gets no more frames; they go to its sidecar."""

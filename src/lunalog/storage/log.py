@@ -88,6 +88,7 @@ class Log:
         boot: int,
         replay: Deliver,
         snapshot: Snapshot,
+        start_of: StartOf,
     ) -> Log:
         """Open the log of a locked directory, or begin one in an empty directory.
 
@@ -102,6 +103,7 @@ class Log:
                 follows damage; every UNKNOWN range comes as an `UnknownRecord` at the end.
                 It may run on another thread, while `open` waits.
             snapshot: See `Log.snapshot`; first called when replay is over.
+            start_of: Tells what the owner keeps, at the moments at which `snapshot` tells the rest.
 
         Returns:
             The log; all that was replayed is synced.
@@ -111,6 +113,7 @@ class Log:
         """
         log = cls(disk, runtime, config)
         log.snapshot = snapshot
+        log._index.start_of = start_of
         start = Boot(
             disk, runtime, config, log._index, boot=boot, deliver=replay, snapshot=snapshot
         )
@@ -406,9 +409,9 @@ class Log:
             self._cache.forget(stream, segment)
         self._free_later()
 
-    def forget_unlisted(self, start_of: StartOf) -> None:
+    def forget_unlisted(self) -> None:
         """Forget what a replay brought back of what was forgotten before."""
-        self._index.keep(start_of)
+        self._index.forget_unlisted()
         self._free_later()
 
     def _free_later(self) -> None:

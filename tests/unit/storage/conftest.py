@@ -106,9 +106,10 @@ class Owner:
             boot=self.memory.boots,
             replay=self._replay,
             snapshot=lambda: facts.snapshot(self.replica),
+            start_of=partial(facts.start_of, self.replica),
         )
         self.replica.settled()
-        self.log.forget_unlisted(partial(facts.start_of, self.replica))
+        self.log.forget_unlisted()
         return self
 
     def _replay(self, record: Record, damage: Damage | None) -> None:

@@ -248,7 +248,8 @@ def test_only_what_is_listed_is_kept() -> None:
         index.add(frame(key, 0), 1, 1)
         index.add(frame(key, 1), 2, 1)
     starts = {(STREAM, SEGMENT): 0, (STREAM, SegmentId(1, 1)): 1}
-    index.keep(lambda stream, segment: starts.get((stream, segment)))
+    index.start_of = lambda stream, segment: starts.get((stream, segment))
+    index.forget_unlisted()
     assert [(s.stream, s.segment, s.start) for s in index.all()] == [
         (STREAM, SEGMENT, 0), (STREAM, SegmentId(1, 1), 1),
     ]  # fmt: skip

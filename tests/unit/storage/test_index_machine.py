@@ -152,7 +152,8 @@ class IndexMachine(RuleBasedStateMachine):
             else:
                 index.add(record, extent, offset)
         starts = {key: model.start for key, model in self.model.items()}
-        index.keep(lambda stream, segment: starts.get((stream, segment)))
+        index.start_of = lambda stream, segment: starts.get((stream, segment))
+        index.forget_unlisted()
         ledger = Ledger(index, TAG)
         ledger.number, ledger.notes = self.ledger.number, self.ledger.notes
         self.index, self.ledger = index, ledger

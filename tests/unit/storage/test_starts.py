@@ -11,6 +11,7 @@ import pytest
 from tests.unit.storage.conftest import CONFIG, SEGMENT, STREAM, LogWorld, Owner, fill
 
 from lunalog.errors import StorageError, UnknownDataError
+from lunalog.storage import replay
 from lunalog.storage.format import BATCH_HEAD_BYTES
 from lunalog.testing.file import SimulatedFile
 from lunalog.testing.simulation import Simulation
@@ -271,3 +272,21 @@ def test_a_start_after_damage_keeps_the_extent_as_a_witness() -> None:
         for _ in range(3):
             assert small.live(unknown_frames) == {1}
             assert name in small.disk.directory.names
+
+
+def test_a_segment_that_was_cut_and_trimmed_stays_away(
+    world: LogWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R21, R22: frames behind its end outlive the certificate that cut them, in files and index."""
+    monkeypatch.setattr(replay, "COLLAPSE_BYTES", 0)
+
+    async def story(owner: Owner) -> None:
+        held = await fill(owner, 5)
+        owner.certify(held, 4)
+        owner.trim(4)
+        await owner.log.flush()
+        await asyncio.sleep(0.2)
+
+    world.live(story, close=False)
+    for _ in range(3):
+        assert world.restart().replica.find(STREAM, SEGMENT) is None
