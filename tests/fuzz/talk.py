@@ -72,6 +72,8 @@ class Talker:
         self.own = [random.Random(f"own {seed % 7} {n}").randbytes(16) for n in range(3)]
         self.linc = random.Random(f"linc {seed % 5}").randbytes(16)
         self.name = f"mallory-{seed % 5}"
+        self.nonce = b""
+        """Of the other side's Welcome, if somebody tells it."""
         self.ends: dict[int, int] = {}
         """Of each slot, where the next frame would join."""
         self.streams: dict[int, bytes] = {}
@@ -382,6 +384,7 @@ class Talker:
             f"{self.name}.srv", chance.choice(EDGES), chance.choice(EDGES), 5,
             chance.random() < 0.5, chance.choice(HOSTS), chance.choice(PORTS),
             ("host=a",) * chance.choice((0, 1, 40)), facts, chance.choice((0, -1, 1 << 40)),
+            self.nonce,
         )  # fmt: skip
 
     # ------------------------------------------------------------ what concerns others

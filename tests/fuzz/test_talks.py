@@ -19,6 +19,7 @@ from lunalog.testing.cluster import MASTER, MASTER_PORT, Shape, SimulatedCluster
 from lunalog.testing.simulation import Simulation
 from lunalog.wire import codec
 from lunalog.wire.codec import Kind
+from lunalog.wire.messages import Welcome
 
 SEEDS = int(os.environ.get("LUNALOG_TALKS", "12"))
 TALKS = 25
@@ -42,6 +43,16 @@ class Ear(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.is_lost = True
+
+    def nonce(self) -> bytes:
+        """Of the Welcome that came first."""
+        if len(self.got) > codec.ENVELOPE_BYTES:
+            size, kind, _ = codec.parse_envelope(self.got, 0, is_open=True)
+            if kind == Kind.WELCOME and size <= len(self.got):
+                message = codec.decode_control(memoryview(self.got)[codec.ENVELOPE_BYTES : size])
+                assert isinstance(message, Welcome)
+                return message.nonce
+        return b""
 
     def messages(self) -> Iterator[int]:
         """The kinds of all whole messages that came; raises for anything else."""
@@ -118,12 +129,12 @@ class Scene:
         ear = Ear()
         victims = self.victims()
         await self.simulation.harness_runtime.network.connect(lambda: ear, address)
-        for data in Talker(
-            seed, role, incarnation, victims, tuple(sorted(self.cluster.servers))
-        ).steps():
+        talker = Talker(seed, role, incarnation, victims, tuple(sorted(self.cluster.servers)))
+        for data in talker.steps():
             if ear.is_lost:
                 break
             ear.transport.write(data)
+            talker.nonce = ear.nonce()
             if chance.random() < 0.3:
                 await asyncio.sleep(chance.choice((0.001, 0.03, 0.3)))
         await asyncio.sleep(chance.choice((0.01, 1.0)))

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from lunalog.errors import (
     InvariantError,
     LunalogError,
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
 
 ROLES: Final = ("client", "server", "admin", "master")
 INCARNATION_BYTES: Final = 16
+LIFE_BYTES: Final = 16
 REQUESTS_PER_CONNECTION_MAX: Final = 10_000
 """Changes under way that one connection may have (H7)."""
 
@@ -65,6 +68,7 @@ class Doorway:
         self._master = master
         self._connections: dict[Connection, None] = {}
         self._requests = 0
+        self._life = master.runtime.random_bytes(LIFE_BYTES)
 
     def welcome(self, hello: Hello) -> tuple[Welcome, Handler]:
         """Look at who dialled; raises what to refuse it with."""
@@ -80,7 +84,8 @@ class Doorway:
             raise OverloadedError("this master has as many connections as it may: try again")
         welcome = Welcome(agreed_version(hello), cluster, "master", "master")
         if hello.role == "server":
-            return welcome, ServerDoor(self._master, self)
+            door = ServerDoor(self._master, self, self._life)
+            return msgspec.structs.replace(welcome, nonce=door.nonce), door
         if hello.role != "client":
             return welcome, Door(self._master, self, Peer(hello.name[:64], b""))
         peer = Peer(check_node_name(hello.name), hello.incarnation)
@@ -214,12 +219,17 @@ class ClientDoor(Door):
 
 
 class ServerDoor(Door):
-    """One journal server's connection."""
+    """One journal server's connection.
 
-    def __init__(self, master: Master, doorway: Doorway) -> None:
+    Args:
+        life: Random bytes that this start of the master has drawn.
+    """
+
+    def __init__(self, master: Master, doorway: Doorway, life: bytes) -> None:
         super().__init__(master, doorway, Peer("", b""))
         self._server: Server | None = None
         self._arrival = doorway.next_number()
+        self.nonce = life + self._arrival.to_bytes(8)
         self._works[RegisterServer] = self._register
         self._works[ServerBeat] = self._beat
 
@@ -229,6 +239,8 @@ class ServerDoor(Door):
         self._master.servers.closed(connection)
 
     async def _register(self, connection: Connection, message: RegisterServer) -> Registered:
+        if message.nonce != self.nonce:  # it would cost the server its incarnation (R19)
+            raise NotActiveError("this registration belongs to another connection")
         master = self._master
         server = await master.servers.register(connection, self._arrival, message, master.now())
         if connection.closed_by is not None:

@@ -34,6 +34,7 @@ from lunalog.wire.messages import (
     SegmentFact,
     ServerBeat,
     ServerBeatReply,
+    Welcome,
 )
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ class Registration:
             server.config.labels,
             tuple(self._fact_of(*key) for key in held[:FACTS_MAX]),
             server.runtime.process_id(),
+            connection.peer.nonce if isinstance(connection.peer, Welcome) else b"",
         )
         found: Registered = await connection.request(request, timeout=REQUEST_TIMEOUT_S)
         return found

@@ -55,6 +55,8 @@ class RegisterServer(msgspec.Struct, frozen=True, array_like=True, tag=83):
     labels: tuple[str, ...]
     facts: tuple[SegmentFact, ...]
     pid: int = 0
+    nonce: bytes = b""
+    """That of the Welcome: the words of a dead connection say nothing of this disk (N8, R19)."""
 
 
 class Registered(msgspec.Struct, frozen=True, array_like=True, tag=84):

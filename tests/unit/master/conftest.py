@@ -40,6 +40,7 @@ from lunalog.wire.messages import (
     ServerBeat,
     StreamChanged,
     WatchStream,
+    Welcome,
 )
 
 CONFIG = MasterConfig(
@@ -240,6 +241,8 @@ class Server:
     async def connect(self) -> None:
         hello = Hello(VERSION_MIN, VERSION_MAX, "", "server", self.name, b"", b"nonce")
         self.connection = await self.world.dial(hello, self.mail)
+        assert isinstance(self.connection.peer, Welcome)
+        self.nonce = self.connection.peer.nonce
 
     async def register(self, *, may_have_lost: bool = False) -> int:
         await self.connect()
@@ -249,7 +252,7 @@ class Server:
         reply = await self.connection.request(
             RegisterServer(
                 self.name, self.incarnation, self.boot, self.position, may_have_lost,
-                "127.0.0.1", self.port, self.labels, self.facts,
+                "127.0.0.1", self.port, self.labels, self.facts, nonce=self.nonce,
             ),
             timeout=2,
         )  # fmt: skip

@@ -40,7 +40,7 @@ STATUS = m.ServerStatus(ADDRESS, ("host=a",), "alive", 1 << 40, 1 << 41, 1000, 2
 
 ALL: tuple[m.Message, ...] = (
     m.Hello(1, 1, "c0ffee", "client", "engine-1", LEADER, NONCE, "beat", ("x",)),
-    m.Welcome(1, "c0ffee", "server", "s1", ("x",)),
+    m.Welcome(1, "c0ffee", "server", "s1", ("x",), b"\x33" * 24),
     FAILURE,
     m.Done(),
     m.Ping(),
@@ -87,7 +87,9 @@ ALL: tuple[m.Message, ...] = (
     m.ClientBeat(12, ((STREAM, 10),)),
     m.ClientBeatReply(2000, 500),
     m.EndSession(),
-    m.RegisterServer("s1", 3, 7, 99, False, "10.0.0.1", 4001, ("host=a",), (FACT,), 4242),
+    m.RegisterServer(
+        "s1", 3, 7, 99, False, "10.0.0.1", 4001, ("host=a",), (FACT,), 4242, b"\x33" * 24
+    ),
     m.Registered("c0ffee", 3, 500),
     m.CertifyCommand(1, CERTIFICATE, (ADDRESS,)),
     m.TrimCommand(2, STREAM, 5, 9),
