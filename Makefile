@@ -36,7 +36,7 @@ $(VENV)/pip.stamp:
 	@touch $@
 
 $(VENV)/run.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt
-	$(PIP) install --constraint constraints.txt --editable '.[server,pretty]'
+	$(PIP) install --constraint constraints.txt --editable '.[server,pretty,bench]'
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp
@@ -53,7 +53,7 @@ $(TRACED)/stamp: pyproject.toml constraints.txt
 	@[ -n '$(TRACED_PYTHON)' ] || { echo 'coverage needs Python 3.13 or newer: TRACED_PYTHON='; exit 1; }
 	$(TRACED_PYTHON) -m venv $(TRACED)
 	$(TRACED)/bin/pip --disable-pip-version-check --quiet install --upgrade pip
-	$(TRACED)/bin/pip --quiet install --constraint constraints.txt --editable '.[server,pretty]' --group test
+	$(TRACED)/bin/pip --quiet install --constraint constraints.txt --editable '.[server,pretty,bench]' --group test
 	@touch $@
 
 COVERING := tests/unit tests/sim/test_schedules.py \

@@ -125,11 +125,11 @@ async def _foreground(
         await cluster.given_up.wait()
         raise exits.CommandError(f"the cluster gave up: {cluster.failed}", exits.UNAVAILABLE)
     finally:
-        await _end_in_peace(cluster)
+        await end_in_peace(cluster)
         note(f"the cluster is down; its data stay in {home.path}")
 
 
-async def _end_in_peace(cluster: DevCluster) -> None:
+async def end_in_peace(cluster: DevCluster) -> None:
     """Stop the cluster; a second Ctrl-C must not leave half of it, but kills it at once."""
     from lunalog.runtime import SystemRuntime, Tasks
 

@@ -19,6 +19,7 @@ from lunalog.errors import LunalogError
 
 COMMANDS: dict[str, str] = {
     "append": "append",
+    "bench": "bench.command",
     "completion": "completion",
     "config": "config",
     "create": "streams",

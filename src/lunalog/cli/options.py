@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import click
@@ -22,6 +22,8 @@ class Settings:
     output: str = "table"
     timeout: float | None = None
     verbose: int = 0
+    given: set[str] = field(default_factory=set)
+    """Options that the command line or the environment names."""
 
     @property
     def is_json(self) -> bool:
@@ -41,7 +43,9 @@ def _keep(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
     name = parameter.name or ""
     source = ctx.get_parameter_source(name)
     if source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT"):
-        setattr(settings_of(ctx), name, value)
+        settings = settings_of(ctx)
+        setattr(settings, name, value)
+        settings.given.add(name)
 
 
 def shared(command: F, *, environment: bool = False) -> F:

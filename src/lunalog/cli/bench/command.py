@@ -1,0 +1,283 @@
+"""`lunalog bench`: parse, run a session, print its result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from lunalog.cli import exits
+from lunalog.cli.bench.plan import STALL_S, Plan, Size
+from lunalog.cli.options import Settings, shared
+from lunalog.cli.render import show_one
+from lunalog.cli.running import note, run
+
+if TYPE_CHECKING:
+    from lunalog.cli.bench.result import Result
+    from lunalog.cli.bench.workload import Workload
+
+F = TypeVar("F", bound=Callable[..., Any])
+POSITIVE = click.FloatRange(min=0, min_open=True)
+COUNT = click.IntRange(min=1)
+SERVERS = 3
+
+
+@click.group("bench", short_help="Measure a cluster with streams of its own.")
+def bench_command() -> None:
+    """Measure a cluster: appends, reads, append to follower, failover, many streams.
+
+    Without --cluster and LUNALOG_URL it starts a cluster of its own on this machine and takes it down
+    again.  It touches only streams that it makes (bench/...), reads back all that it wrote, compares
+    every byte, and deletes them.  Ctrl-C ends it early with what was measured so far.
+    """
+
+
+def common(command: F) -> F:
+    """Options of every workload that sends for a while."""
+    command = ground_options(command)
+    for option in (
+        click.option("--events", type=COUNT, metavar="N", help="So many events."),
+        click.option(
+            "--seconds", type=POSITIVE, metavar="S", help="So long.  [5, unless --events]"
+        ),
+        click.option(
+            "--size", type=Size(), default=1024, metavar="BYTES", help="Of an event.  [1KiB]"
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def ground_options(command: F) -> F:
+    """Options of where a bench takes place, and of what it leaves."""
+    options = (
+        click.option("--replicas", type=COUNT, metavar="N", help="Copies.  [default: 3]"),
+        click.option(
+            "--ack-quorum", type=COUNT, metavar="A", help="Copies before an ack.  [default: 2]"
+        ),
+        click.option(
+            "--stall",
+            "stall_s",
+            type=POSITIVE,
+            default=STALL_S,
+            show_default=True,
+            metavar="S",
+            help="End when nothing gets on for so long.",
+        ),
+        click.option(
+            "--servers",
+            type=COUNT,
+            default=SERVERS,
+            show_default=True,
+            metavar="N",
+            help="Of a cluster of its own.",
+        ),
+        click.option(
+            "--dir",
+            "directory",
+            type=click.Path(file_okay=False, path_type=Path),
+            help="Where a cluster of its own lies: the disk that is measured.  [default: TMPDIR]",
+        ),
+        click.option(
+            "--html",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Also write a report with plots.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+rate_option = click.option(
+    "--rate",
+    type=POSITIVE,
+    metavar="N",
+    help="Open loop: so many events a second are due, whatever becomes of them.",
+)
+window_option = click.option(
+    "--window", type=COUNT, metavar="N", help="Closed loop: so many in flight; 1: one at a time."
+)
+batch_option = click.option(
+    "--batch",
+    type=COUNT,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Events in one append (append_many).",
+)
+
+
+@bench_command.command("write")
+@rate_option
+@window_option
+@batch_option
+@common
+@shared
+@click.pass_obj
+def write_command(settings: Settings, /, **options: Any) -> int:
+    """Append to one stream.
+
+    By default a closed loop with a window that keeps the cluster busy; --window 1 appends one event at a
+    time; --rate is an open loop, whose latencies count from the moment an event was due.
+    """
+    from lunalog.cli.bench.writing import Writing
+
+    return bench(settings, lambda seed: Writing(), options)
+
+
+@bench_command.command("read")
+@click.option(
+    "--part",
+    "which",
+    type=click.Choice(("catch-up", "tail")),
+    help="Only this.  [default: one after the other]",
+)
+@window_option
+@batch_option
+@common
+@shared
+@click.pass_obj
+def read_command(settings: Settings, /, *, which: str | None, **options: Any) -> int:
+    """Read a stream from its beginning, then read behind a leader that appends all it can.
+
+    The stream is filled first, for --seconds or with --events.
+    """
+    from lunalog.cli.bench.reading import CATCH_UP, TAIL, Reading
+
+    which_ones = (which,) if which else (CATCH_UP, TAIL)
+    return bench(settings, lambda seed: Reading(which_ones), options)
+
+
+@bench_command.command("e2e")
+@rate_option
+@window_option
+@batch_option
+@common
+@shared
+@click.pass_obj
+def e2e_command(settings: Settings, /, **options: Any) -> int:
+    """From append to a follower that reads behind, over two connections of one process.
+
+    By default one event at a time: the next one leaves when it was acknowledged and has arrived.
+    """
+    from lunalog.cli.bench.following import Following
+
+    if options["rate"] is None and options["window"] is None and options["batch"] == 1:
+        options["window"] = 1
+    return bench(settings, lambda seed: Following(), options)
+
+
+@bench_command.command("streams")
+@click.option(
+    "--streams", type=COUNT, default=100, show_default=True, metavar="N", help="How many."
+)
+@rate_option
+@window_option
+@batch_option
+@common
+@shared
+@click.pass_obj
+def streams_command(settings: Settings, /, **options: Any) -> int:
+    """Make many streams, lead them all in one process, and append to all of them at once.
+
+    --rate and --events are of all streams together, --window is of each; by default all windows together
+    are as large as that of one stream.
+    """
+    from lunalog.cli.bench.many import Streams
+
+    return bench(settings, lambda seed: Streams(), options)
+
+
+@bench_command.command("failover")
+@click.option(
+    "--how",
+    "ways",
+    multiple=True,
+    type=click.Choice(("transfer", "kill", "freeze", "kill-server")),
+    help="May be repeated.  [default: transfer, kill, freeze]",
+)
+@click.option("--rounds", type=COUNT, default=5, show_default=True, metavar="N", help="Of each.")
+@click.option("--size", type=Size(), default=1024, metavar="BYTES", help="Of an event.  [1KiB]")
+@ground_options
+@shared
+@click.pass_obj
+def failover_command(settings: Settings, /, *, ways: tuple[str, ...], **options: Any) -> int:
+    """How long nobody can append: from the last ack of one leader to the first of the next.
+
+    transfer asks it to hand over; kill is kill -9 of it; freeze stops it, so that its lease must lapse.
+    The leaders are processes of the bench.  kill-server kills a journal server (-9), of a cluster of its
+    own or of the one that `lunalog dev` runs here, never without being told.
+    """
+    from lunalog.cli.bench.failing import Failing
+    from lunalog.cli.dev import default_directory
+
+    found = os.environ.get("LUNALOG_DEV_DIR")
+    options["window"] = 1
+    dev = Path(found) if found else default_directory()
+    return bench(settings, lambda seed: Failing(ways, seed, dev.absolute()), options)
+
+
+def bench(settings: Settings, make: Callable[[int], Workload], options: dict[str, Any]) -> int:
+    """Run one workload from the options of its command; returns the exit code."""
+    from lunalog.cli.bench.ground import Ground
+    from lunalog.cli.bench.histogram import new_histogram
+    from lunalog.cli.bench.session import Session
+    from lunalog.runtime import SystemRuntime
+
+    new_histogram()  # or say at once that it is not installed
+    html: Path | None = options.pop("html")
+    ground = Ground(settings, servers=options.pop("servers"), directory=options.pop("directory"))
+    plan = Plan(**options)
+    plan.validate()
+    seed = int.from_bytes(SystemRuntime().random_bytes(8), "little")
+    session = Session(plan, make(seed), ground, seed)
+    result = run(settings, session.run())
+    publish(settings, result, html)
+    return code_of(session.signum, session.error, result)
+
+
+def publish(settings: Settings, result: Result, html: Path | None) -> None:
+    """Print the result, and write the report if one is wanted."""
+    from lunalog.cli.bench import table
+
+    if settings.is_json:
+        show_one(settings, result.row())
+    else:
+        table.show(result)
+    if html is not None:
+        from lunalog.cli.bench.report import render
+
+        try:
+            html.write_text(render(result.row()))
+        except OSError as error:
+            raise exits.from_os_error(error, "cannot write the report") from error
+        note(f"report: {html}")
+
+
+def code_of(signum: int | None, error: BaseException | None, result: Result) -> int:
+    """Return the exit code; raises what ended the run, for the one place where errors end."""
+    from lunalog.cli.bench.result import Ended
+
+    if result.verdict.broken is not None:
+        raise exits.CommandError(
+            f"what was read back is not what was written: {result.verdict.broken}"
+        )
+    if signum is not None:
+        raise exits.TerminatedError(signum)
+    if error is not None:
+        raise error
+    if result.ended is Ended.STALLED:
+        raise exits.CommandError(f"{result.why}; the figures end there", exits.UNAVAILABLE)
+    if not result.verdict.is_over:
+        raise exits.CommandError(
+            f"not all could be read back: {result.verdict.unknown}", exits.UNAVAILABLE
+        )
+    if result.streams_left:
+        raise exits.CommandError(
+            f"streams may be left behind: {', '.join(result.streams_left[:3])}", exits.UNAVAILABLE
+        )
+    return exits.OK
