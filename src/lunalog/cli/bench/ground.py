@@ -13,8 +13,10 @@ from lunalog.cli import exits
 from lunalog.cli.bench.plan import Plan
 from lunalog.cli.dev import end_in_peace, ready
 from lunalog.cli.options import Settings
+from lunalog.cli.render import size
 from lunalog.cli.running import connected, note, peer_name
-from lunalog.errors import AvailabilityError, LunalogError, StreamNotFoundError
+from lunalog.config import ServerConfig
+from lunalog.errors import AvailabilityError, DiskFullError, LunalogError, StreamNotFoundError
 
 if TYPE_CHECKING:
     from lunalog.client.journal import SingleWriteJournal
@@ -25,6 +27,12 @@ PARALLEL: Final = 32
 DELETE_S: Final = 10.0
 """One stream may take so long to be deleted."""
 PREFIX: Final = "bench/"
+
+
+def space_of_a_server() -> int:
+    """Return what a journal server takes before its first event, and what it keeps free."""
+    config = ServerConfig()
+    return config.extent_bytes + config.reserve_bytes
 
 
 class Ground:
@@ -75,8 +83,15 @@ class Ground:
             if self._base is not None:
                 self._base.mkdir(parents=True, exist_ok=True)
             self.directory = Path(tempfile.mkdtemp(prefix="lunalog-bench-", dir=self._base))
+            free = shutil.disk_usage(self.directory).free
         except OSError as error:
             raise exits.from_os_error(error, "cannot make a directory for the cluster") from error
+        need = self._servers * space_of_a_server()
+        if free < need:
+            raise DiskFullError(
+                f"{self.directory.parent} has {size(free)} free, {self._servers} servers need "
+                f"{size(need)} before the first event; nothing was started; choose another --dir"
+            )
         cluster = self.cluster = DevCluster(SystemRuntime(), self.directory, servers=self._servers)
         try:
             await cluster.start()

@@ -115,6 +115,8 @@ class Part:
         self.extra: dict[str, Any] = {}
         """Further fields of the result."""
         self._last = 0.0
+        self._in_time = 0
+        """Of what is done, how much before the clock stopped."""
 
     def start(self, at: float) -> None:
         """The clock of this part starts."""
@@ -125,6 +127,7 @@ class Part:
         """Events got their answer at `at`, each after `latency_s`."""
         self._pause(at)
         self.done += count
+        self._in_time += count
         if latency_s is not None:
             self.latencies.note(latency_s, count)
         self.timeline.note(at, count, latency_s)
@@ -156,7 +159,7 @@ class Part:
     def rate(self, now: float) -> float:
         """Return events a second."""
         seconds = self.seconds(now)
-        return self.done / seconds if seconds > 0 else 0.0
+        return self._in_time / seconds if seconds > 0 else 0.0
 
     def row(self, now: float) -> dict[str, Any]:
         """Return the fields of a result (docs/cli.md "bench")."""

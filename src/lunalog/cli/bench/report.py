@@ -33,7 +33,7 @@ STYLE: Final = """
   --grid: #2b323d; --c0: #6ea8fe; --c1: #ff922b; --c2: #69db7c; --c3: #da77f2; --c4: #ffd43b;
   --good: #69db7c; --bad: #ff8787 } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 780px; margin: 2rem auto; padding: 0 1rem }
+  max-width: 860px; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.35rem; margin: 0 } h2 { font-size: 1.05rem; margin: 2rem 0 .4rem }
 .dim, .tick { color: var(--dim); fill: var(--dim) }
 .good { color: var(--good); font-weight: 600 } .bad { color: var(--bad); font-weight: 600 }

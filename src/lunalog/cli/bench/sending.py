@@ -30,6 +30,7 @@ FRAMES_OPEN_MAX: Final = 256
 """An open loop of frames has at most so many in flight; what is due beyond waits, and counts so."""
 
 
+pause = asyncio.sleep
 OnSent = Callable[[float, int], None]
 AfterEach = Callable[[int], Awaitable[None]]
 
@@ -63,6 +64,7 @@ class Sending:
         """(moment that counts, events) of what is pending, in order."""
         self._end: float | None = None
         self._moved = asyncio.Event()
+        self._has_sent_all = False
         self._on_sent = on_sent
         """Told of all that leaves: the moment that counts, and how many."""
         self._after_each = after_each
@@ -199,7 +201,7 @@ class Sending:
                 return
             collecting = group.create_task(self._collect_until_over())
             await self._events_on_time(schedule)
-            self._end = clock()
+            self._has_sent_all = True
             self._moved.set()
             await collecting
 
@@ -216,7 +218,7 @@ class Sending:
             if schedule.is_over(self._sent):
                 return
             if self._sent == due:
-                await asyncio.sleep(max(0.0, schedule.intended(due) - clock()))
+                await pause(max(0.0, schedule.intended(due) - clock()))
             elif self._is_past_end():
                 self._give_up(schedule, self._sent, due, 1)
                 return
@@ -237,7 +239,7 @@ class Sending:
                 task.add_done_callback(flying.discard)
                 frames += 1
             if frames == due:
-                await asyncio.sleep(max(0.0, schedule.intended(due) - clock()))
+                await pause(max(0.0, schedule.intended(due) - clock()))
             elif self._is_past_end():
                 self._give_up(schedule, frames, due, batch)
                 return
@@ -261,15 +263,13 @@ class Sending:
 
     async def _collect_until_over(self) -> None:
         """Note acks as they come, while others are sent."""
-        is_over = False
-        while not is_over or self._pending:
+        while not self._has_sent_all or self._pending:
             if self._pending:
                 _ = await self._pending[0]
                 self._collect()
             else:
                 self._moved.clear()
                 await self._moved.wait()
-            is_over = self._end is not None and clock() >= self._end
 
     # ------------------------------------------------------------------ one event
 
