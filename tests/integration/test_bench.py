@@ -271,7 +271,7 @@ def test_a_killed_server_in_the_middle_is_told_and_nothing_is_lost(own):
 
 def test_a_cluster_that_takes_nothing_more_ends_it_with_what_is_known(own):
     """Two of three servers are frozen, as by disks that hang."""
-    words = ("--seconds", "60", "--rate", "300", "--stall", "1", "-o", "json")
+    words = ("--seconds", "60", "--rate", "300", "--stall", "5", "-o", "json")
     child = own.start("bench", "write", *words, "--dir", str(own.place))
     until_line(child, "write", "append")
     home = members_of(own)
@@ -289,10 +289,10 @@ def test_a_cluster_that_takes_nothing_more_ends_it_with_what_is_known(own):
     assert row["ended"] == "stalled"
     assert row["parts"][0]["done"] > 0
     assert row["parts"][0]["unanswered"] > 0
-    assert row["parts"][0]["latency_us"]["max"] >= 1_000_000, "they count with their wait"
-    assert any(text.startswith("the cluster says: ") for text in row["notes"])
+    assert row["parts"][0]["latency_us"]["max"] >= 5_000_000, "they count with their wait"
+    assert "the cluster says: server s1 is lost" in row["notes"]
     assert row["verified"]["holds"] is not False
-    assert b"nothing was acknowledged or read for 1 s" in err
+    assert b"nothing was acknowledged or read for 5 s" in err
 
 
 def test_whoever_kills_it_kills_all(own, tmp_path):
@@ -300,16 +300,20 @@ def test_whoever_kills_it_kills_all(own, tmp_path):
     words = ("--how", "freeze", "--rounds", "50", "--dir", str(own.place))
     child = own.start("bench", "failover", *words)
     until_line(child, "failover", "append")
-    children = f"/proc/{child.pid}/task/{child.pid}/children"
-    until(lambda: len(Path(children).read_text().split()) >= 3)
-    pids = [int(pid) for pid in Path(children).read_text().split()]
-    until(lambda: any(is_stopped(pid) for pid in pids))
+    until(lambda: any(map(is_stopped, children_of(child.pid))))
+    pids = children_of(child.pid)
+    assert len(pids) >= 3, "a master and two leaders"
     child.kill()
     child.communicate()
     until(lambda: all(start_time(pid) is None for pid in pids))
     until(lambda: left_behind(tmp_path) == [])
     for home in own.place.iterdir():  # a killed one cannot clean up
         subprocess.run(["rm", "-r", str(home)], check=True)
+
+
+def children_of(pid):
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(found) for each in lists for found in each.read_text().split()]
 
 
 def is_stopped(pid):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import random
 import struct
-from collections.abc import Sequence
 from typing import Final
 
 from lunalog import limits
@@ -88,6 +87,7 @@ class Check:
     """Compares what is read with what was written: order, completeness, content."""
 
     def __init__(self, bodies: Bodies, first: int = 0) -> None:
+        self._bodies = bodies
         self._chain = Chain(bodies)
         self._first = first
 
@@ -96,17 +96,14 @@ class Check:
         """Events that were right so far."""
         return self._chain.number
 
-    def take(self, sequences: Sequence[int], payloads: Sequence[bytes]) -> None:
+    def take(self, sequences: list[int], payloads: list[bytes]) -> None:
         """Check the next events; raises `BrokenChainError` for the first that is wrong."""
-        first = self._first + self._chain.number
-        at = Chain.__new__(Chain)
-        at.__dict__.update(self._chain.__dict__)
+        before = Chain(self._bodies, self._chain.number, self._chain.link)
+        first = self._first + before.number
         expected = self._chain.take(len(payloads))
-        if list(payloads) == expected and list(sequences) == list(
-            range(first, first + len(payloads))
-        ):
+        if payloads == expected and sequences == list(range(first, first + len(payloads))):
             return
-        self._chain = at
+        self._chain = before
         for n, (sequence, payload, right) in enumerate(
             zip(sequences, payloads, expected, strict=True)
         ):

@@ -137,7 +137,9 @@ def write_command(settings: Settings, /, **options: Any) -> int:
     help="Only this.  [default: one after the other]",
 )
 @window_option
-@batch_option
+@click.option(
+    "--batch", type=COUNT, metavar="N", help="Events in one append.  [default: as make 64 KiB]"
+)
 @common
 @shared
 @click.pass_obj
@@ -146,8 +148,10 @@ def read_command(settings: Settings, /, *, which: str | None, **options: Any) ->
 
     The stream is filled first, for --seconds or with --events.
     """
-    from lunalog.cli.bench.reading import CATCH_UP, TAIL, Reading
+    from lunalog.cli.bench.reading import CATCH_UP, TAIL, Reading, frame_events
 
+    if options["batch"] is None:
+        options["batch"] = frame_events(options["size"])
     which_ones = (which,) if which else (CATCH_UP, TAIL)
     return bench(settings, lambda seed: Reading(which_ones), options)
 
@@ -185,7 +189,7 @@ def streams_command(settings: Settings, /, **options: Any) -> int:
     """Make many streams, lead them all in one process, and append to all of them at once.
 
     --rate and --events are of all streams together, --window is of each; by default all windows together
-    are as large as that of one stream.
+    are as large as that of one stream, but none is smaller than 16.
     """
     from lunalog.cli.bench.many import Streams
 

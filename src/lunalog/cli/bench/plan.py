@@ -16,6 +16,8 @@ SECONDS: Final = 5.0
 WINDOW_BYTES: Final = 1 << 20
 WINDOW_MIN: Final = 64
 WINDOW_FRAMES: Final = 16
+WINDOW_EACH_MIN: Final = 16
+"""Of each of many streams."""
 STALL_S: Final = 10.0
 
 
@@ -65,7 +67,7 @@ class Plan:
             window=(
                 None
                 if self.rate is not None
-                else self.window or max(1, self.in_flight // self.streams)
+                else self.window or max(WINDOW_EACH_MIN, self.in_flight // self.streams)
             ),
         )
 

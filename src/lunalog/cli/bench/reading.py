@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from lunalog.cli.bench.chain import Bodies
 from lunalog.cli.bench.following import Follower, send_and_follow
 from lunalog.cli.bench.ground import Ground
@@ -16,6 +14,11 @@ CATCH_UP = "catch-up"
 TAIL = "tail"
 FRAME_BYTES = 64 * 1024
 FRAME_EVENTS_MAX = 1000
+
+
+def frame_events(size: int) -> int:
+    """Return how many events of a size make a frame that is worth its trip."""
+    return max(1, min(FRAME_EVENTS_MAX, FRAME_BYTES // size))
 
 
 class Reading:
@@ -33,12 +36,10 @@ class Reading:
 
     async def run(self, ground: Ground, plan: Plan, bodies: Bodies) -> None:
         """Do one after the other."""
-        many = max(1, min(FRAME_EVENTS_MAX, FRAME_BYTES // plan.size))
-        filling = replace(plan, batch=many if plan.batch == 1 else plan.batch)
         if CATCH_UP in self._which:
-            await self._catch_up(ground, filling, bodies)
+            await self._catch_up(ground, plan, bodies)
         if TAIL in self._which:
-            await self._tail(ground, filling, bodies)
+            await self._tail(ground, plan, bodies)
 
     async def _catch_up(self, ground: Ground, plan: Plan, bodies: Bodies) -> None:
         fill = Part("fill", size=plan.size, seconds=plan.time_s)

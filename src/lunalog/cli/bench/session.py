@@ -58,6 +58,8 @@ class Session:
         self._progress = Progress(plan.time_s)
         self._phase: asyncio.Task[BaseException | None] | None = None
         self._signal_count = 0
+        self._ailments: list[str] = []
+        """What the master found wrong when the run stalled or failed."""
         self.signum: int | None = None
         """The first signal that came."""
         self.error: BaseException | None = None
@@ -109,8 +111,9 @@ class Session:
         for part in workload.parts:
             part.stop(clock())
         result.ended, result.why, self.error = ending.ended, ending.why, ending.error
-        if ending.ended in (Ended.STALLED, Ended.FAILED):
-            result.notes += [f"the cluster says: {told}" for told in await ground.ailments()]
+        if ending.ended is Ended.FAILED:
+            self._ailments = await ground.ailments()
+        result.notes += [f"the cluster says: {told}" for told in self._ailments]
         result.notes += restarts(before, await ground.boots())
         await self._verify(result)
         return result
@@ -171,6 +174,7 @@ class Session:
                 progress, moved_at = found, now
             if patience_s is not None and now - moved_at >= patience_s and why is None:
                 why = f"nothing was acknowledged or read for {patience_s:g} s"
+                self._ailments = await self._ground.ailments()  # now: it may heal meanwhile
                 task.cancel()
             if time_s is not None and now - began >= time_s and why is None:
                 why = f"it was given {time_s:g} s, because the run had ended early"

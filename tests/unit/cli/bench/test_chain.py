@@ -15,13 +15,13 @@ BODIES_OF_7 = Bodies(7, 40)
 WRITTEN = Chain(BODIES_OF_7).take(COUNT)
 
 
-def read(payloads, sequences=None, cuts=(50,), first=0):
+def read(payloads, cuts=(50,), first=0):
     """Check events in pieces; returns how many were right."""
     check = Check(BODIES_OF_7, first)
-    sequences = range(first, first + len(payloads)) if sequences is None else sequences
+    sequences = list(range(first, first + len(payloads)))
     at = 0
     for end in (*cuts, len(payloads)):
-        check.take(list(sequences)[at:end], payloads[at:end])
+        check.take(sequences[at:end], payloads[at:end])
         at = end
     return check.count
 

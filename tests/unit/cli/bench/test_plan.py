@@ -56,7 +56,7 @@ def test_a_slow_rate_is_no_stall():
 def test_many_streams_do_together_what_one_does():
     share = Plan(streams=4, rate=100, events=10).share()
     assert (share.rate, share.events, share.window) == (25, 3, None)
-    share = Plan(streams=1000, size=100).share()
-    assert share.in_flight == 10_485 // 1000
+    share = Plan(streams=100, size=100).share()
+    assert share.in_flight == 10_485 // 100
     assert Plan(streams=4, window=7).share().in_flight == 7
-    assert Plan(streams=100_000).share().in_flight == 1
+    assert Plan(streams=100_000).share().in_flight == 16
