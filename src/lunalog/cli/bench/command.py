@@ -39,12 +39,19 @@ def common(command: F) -> F:
     """Options of every workload that sends for a while."""
     command = ground_options(command)
     for option in (
-        click.option("--events", type=COUNT, metavar="N", help="So many events."),
+        click.option("--events", type=COUNT, metavar="N", help="Events to write."),
         click.option(
-            "--seconds", type=POSITIVE, metavar="S", help="So long.  [5, unless --events]"
+            "--seconds",
+            type=POSITIVE,
+            metavar="S",
+            help="Time to run.  [default: 5, unless --events]",
         ),
         click.option(
-            "--size", type=Size(), default=1024, metavar="BYTES", help="Of an event.  [1KiB]"
+            "--size",
+            type=Size(),
+            default=1024,
+            metavar="BYTES",
+            help="Size of an event.  [default: 1KiB]",
         ),
     ):
         command = option(command)
@@ -73,7 +80,7 @@ def ground_options(command: F) -> F:
             default=SERVERS,
             show_default=True,
             metavar="N",
-            help="Of a cluster of its own.",
+            help="Servers of a cluster of its own.",
         ),
         click.option(
             "--dir",
@@ -129,7 +136,7 @@ def write_command(settings: Settings, /, **options: Any) -> int:
     return bench(settings, lambda seed: Writing(), options)
 
 
-@bench_command.command("read")
+@bench_command.command("read", short_help="Catch up with a stream, then read behind its leader.")
 @click.option(
     "--part",
     "which",
@@ -156,7 +163,7 @@ def read_command(settings: Settings, /, *, which: str | None, **options: Any) ->
     return bench(settings, lambda seed: Reading(which_ones), options)
 
 
-@bench_command.command("e2e")
+@bench_command.command("e2e", short_help="From append to a follower.")
 @rate_option
 @window_option
 @batch_option
@@ -175,7 +182,7 @@ def e2e_command(settings: Settings, /, **options: Any) -> int:
     return bench(settings, lambda seed: Following(), options)
 
 
-@bench_command.command("streams")
+@bench_command.command("streams", short_help="Append to many streams at once.")
 @click.option(
     "--streams", type=COUNT, default=100, show_default=True, metavar="N", help="How many."
 )
@@ -196,7 +203,7 @@ def streams_command(settings: Settings, /, **options: Any) -> int:
     return bench(settings, lambda seed: Streams(), options)
 
 
-@bench_command.command("failover")
+@bench_command.command("failover", short_help="How long nobody can append.")
 @click.option(
     "--how",
     "ways",
@@ -204,8 +211,12 @@ def streams_command(settings: Settings, /, **options: Any) -> int:
     type=click.Choice(("transfer", "kill", "freeze", "kill-server")),
     help="May be repeated.  [default: transfer, kill, freeze]",
 )
-@click.option("--rounds", type=COUNT, default=5, show_default=True, metavar="N", help="Of each.")
-@click.option("--size", type=Size(), default=1024, metavar="BYTES", help="Of an event.  [1KiB]")
+@click.option(
+    "--rounds", type=COUNT, default=5, show_default=True, metavar="N", help="How often each."
+)
+@click.option(
+    "--size", type=Size(), default=1024, metavar="BYTES", help="Size of an event.  [default: 1KiB]"
+)
 @ground_options
 @shared
 @click.pass_obj
@@ -234,7 +245,10 @@ def bench(settings: Settings, make: Callable[[int], Workload], options: dict[str
 
     new_histogram()  # or say at once that it is not installed
     html: Path | None = options.pop("html")
-    ground = Ground(settings, servers=options.pop("servers"), directory=options.pop("directory"))
+    servers: int = options.pop("servers")
+    if "cluster" not in settings.given and options["replicas"] is None and servers < SERVERS:
+        options["replicas"] = servers
+    ground = Ground(settings, servers=servers, directory=options.pop("directory"))
     plan = Plan(**options)
     plan.validate()
     seed = int.from_bytes(SystemRuntime().random_bytes(8), "little")

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from lunalog import limits
 from lunalog.errors import UsageError
 
 UNITS: Final = {"": 1, "b": 1, "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20}
@@ -18,6 +19,9 @@ WINDOW_MIN: Final = 64
 WINDOW_FRAMES: Final = 16
 WINDOW_EACH_MIN: Final = 16
 """Of each of many streams."""
+EVENT_OVERHEAD_BYTES: Final = 4
+HEAD_BYTES_MAX: Final = 4 * limits.KIB
+"""More than the head of any frame."""
 STALL_S: Final = 10.0
 
 
@@ -77,6 +81,16 @@ class Plan:
             raise UsageError(
                 "--rate is an open loop, --window a closed one: they exclude each other; "
                 "nothing was started"
+            )
+        if (
+            self.batch > 1
+            and self.batch * (self.size + EVENT_OVERHEAD_BYTES) + HEAD_BYTES_MAX
+            > limits.FRAME_BYTES_MAX
+        ) or self.batch > limits.FRAME_EVENTS_MAX:
+            raise UsageError(
+                f"{self.batch} events of {self.size} bytes do not fit into one append of at most "
+                f"{limits.FRAME_BYTES_MAX} bytes and {limits.FRAME_EVENTS_MAX} events; "
+                "nothing was started; choose a smaller --batch"
             )
 
     @property

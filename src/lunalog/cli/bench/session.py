@@ -78,7 +78,9 @@ class Session:
                 result.streams_left = await self._deleted()
             finally:
                 self._progress.stop()
-                await self._watched("ending", self._ground.close())
+                closing = await self._watched("ending", self._ground.close())
+            if closing.error is not None:
+                raise closing.error
             return result
 
     def _raise_early(self, opening: Ending) -> None:

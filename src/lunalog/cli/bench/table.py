@@ -35,6 +35,8 @@ def title(row: dict[str, Any]) -> str:
         "lone": "one at a time",
     }
     many = f" in frames of {plan['batch']}" if plan["batch"] > 1 else ""
+    if plan["streams"] > 1:
+        many += f" to each of {count(plan['streams'], 'stream')}"
     where = "a cluster of its own" if cluster["own"] else cluster["url"]
     return (
         f"{row['workload']}: events of {size(plan['size'])}{many}, {ways[plan['mode']]}, on {where}"

@@ -34,6 +34,14 @@ def test_a_rate_and_a_window_exclude_each_other():
     Plan(window=2).validate()
 
 
+@pytest.mark.parametrize(("batch", "size"), [(17, 1 << 20), ((1 << 20) + 1, 16), (200_000, 100)])
+def test_a_batch_that_is_no_frame_is_refused(batch, size):
+    with pytest.raises(UsageError, match="nothing was started; choose a smaller --batch"):
+        Plan(batch=batch, size=size).validate()
+    Plan(batch=15, size=1 << 20).validate()
+    Plan(size=8 << 20).validate()
+
+
 def test_a_run_ends_by_time_or_events_or_whichever_comes_first():
     assert Plan().time_s == 5
     assert Plan(events=10).time_s is None
