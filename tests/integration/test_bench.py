@@ -295,6 +295,28 @@ def test_a_cluster_that_takes_nothing_more_ends_it_with_what_is_known(own):
     assert b"nothing was acknowledged or read for 5 s" in err
 
 
+def test_a_cluster_that_hangs_for_a_while_is_felt_by_all_that_were_due(own):
+    """Two of three servers stand still for a second of four: a quarter of all events wait for them."""
+    words = ("--seconds", "4", "--rate", "200", "-o", "json", "--dir", str(own.place))
+    child = own.start("bench", "write", *words)
+    until_line(child, "write", "append")
+    home = members_of(own)
+    pids = [home.members()[name] for name in ("s1", "s2")]
+    for signum in (signal.SIGSTOP, signal.SIGCONT):
+        for pid in pids:
+            os.kill(pid, signum)
+        time.sleep(1.0 * (signum == signal.SIGSTOP))
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 0, err
+    (part,) = json.loads(out)["parts"]
+    assert part["done"] == 800
+    assert part["latency_us"]["max"] >= 900_000
+    waited = [us for percent, us in part["percentiles_us"] if percent >= 90]
+    assert min(waited) >= 100_000, (
+        "not one event in a hundred, but all that were due in that second"
+    )
+
+
 def test_whoever_kills_it_kills_all(own, tmp_path):
     """Also a leader that it has frozen at that moment."""
     words = ("--how", "freeze", "--rounds", "50", "--dir", str(own.place))
