@@ -58,6 +58,8 @@ class Session:
         self._progress = Progress(plan.time_s)
         self._phase: asyncio.Task[BaseException | None] | None = None
         self._signal_count = 0
+        self._boots: dict[str, tuple[int, int]] = {}
+        """Of each server, when the run began."""
         self._ailments: list[str] = []
         """What the master found wrong when the run stalled or failed."""
         self.signum: int | None = None
@@ -72,7 +74,7 @@ class Session:
         """
         with self._signals():
             try:
-                opening = await self._watched("starting", self._ground.open())
+                opening = await self._watched("starting", self._open())
                 self._raise_early(opening)
                 result = await self._measured()
                 result.streams_left = await self._deleted()
@@ -91,9 +93,13 @@ class Session:
 
     # ------------------------------------------------------------------ phases
 
+    async def _open(self) -> None:
+        await self._ground.open()
+        self._boots = await self._ground.boots()
+
     async def _measured(self) -> Result:
         ground, plan, workload = self._ground, self._plan, self._workload
-        before = await ground.boots()
+        before = self._boots
         result = Result(
             workload.name,
             plan,
@@ -123,7 +129,7 @@ class Session:
     async def _verify(self, result: Result) -> None:
         written, verdict = self._workload.written(), result.verdict
         part = Part("read back", size=self._plan.size)
-        is_early = result.ended is not Ended.FINISHED
+        is_early = result.ended is not Ended.FINISHED or self.signum is not None
         ending = await self._watched(
             "verifying",
             self._read_back(written, verdict, part),
