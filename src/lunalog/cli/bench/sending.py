@@ -165,15 +165,15 @@ class Sending:
 
         async def worker() -> None:
             while not self._is_over():
-                await self._frame(self._left(self._plan.batch), clock())
+                await self._frame(clock())
 
         async with asyncio.TaskGroup() as group:
             for _ in range(self._plan.in_flight):
                 group.create_task(worker())
 
-    async def _frame(self, count: int, origin: float) -> None:
-        """Append `count` events as one frame."""
-        is_answered = False
+    async def _frame(self, origin: float) -> None:
+        """Append one frame, the last one perhaps a short one."""
+        count, is_answered = self._left(self._plan.batch), False
         self._on_sent(origin, count)
         try:
             await self._writer.append_many(self._make(count))
@@ -234,7 +234,7 @@ class Sending:
             while frames < due and len(flying) < FRAMES_OPEN_MAX:
                 origin = schedule.intended(frames)
                 self._note_late(now - origin)
-                task = group.create_task(self._frame(self._left(batch), origin))
+                task = group.create_task(self._frame(origin))
                 flying.add(task)
                 task.add_done_callback(flying.discard)
                 frames += 1

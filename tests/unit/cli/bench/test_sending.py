@@ -1,6 +1,7 @@
 """How events are sent and their latencies counted, on a clock that stands still unless it is moved."""
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -149,6 +150,13 @@ async def test_it_is_felt_too_by_those_that_could_not_leave(monkeypatch):
     assert part.latencies.percentile_us(80) >= 100_000 * 0.9
     assert part.latencies.percentile_us(100) == pytest.approx(500_000, rel=0.05)
     assert part.late.percentile_us(100) == pytest.approx(495_000, rel=0.05)
+
+
+async def test_frames_that_are_due_at_once_send_no_more_than_is_wanted(monkeypatch):
+    world, looks = World(), itertools.count()
+    world.clock = lambda: world.now + next(looks) * 1e-6  # ten frames later at each look
+    part, _ = await send(monkeypatch, Plan(size=32, events=150, rate=1e9, batch=100), world)
+    assert (part.sent, part.done, right(world)) == (150, 150, 150)
 
 
 async def test_a_closed_loop_hides_the_same_stall_and_its_correction_tells_it(monkeypatch):
