@@ -55,7 +55,7 @@ FIELDS = {
 def cluster(tmp_path_factory):
     home = tmp_path_factory.mktemp("cluster") / "dev"
     command = Command()
-    done = command.run("dev", "up", "--detach", "--port", "0", "--dir", str(home), timeout=60)
+    done = command.run("dev", "up", "--detach", "--port", "0", "--dir", str(home))
     assert done.code == 0, done
     command.url = DevDirectory(home).url()
     command.home = home
@@ -355,7 +355,7 @@ def test_a_full_disk_ends_it_with_what_is_known(tmp_path):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=640m", "bench", disk], check=True)
     try:
         words = ("--seconds", "60", "--size", "64KiB", "--stall", "2", "-o", "json")
-        done = Command().run("bench", "write", *words, "--dir", str(disk), timeout=110)
+        done = Command().run("bench", "write", *words, "--dir", str(disk))
         assert done.code == 5, done
         row = json.loads(done.out)
         assert row["ended"] == "stalled"

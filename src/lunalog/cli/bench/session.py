@@ -61,7 +61,7 @@ class Session:
         self._boots: dict[str, tuple[int, int]] = {}
         """Of each server, when the run began."""
         self._ailments: list[str] = []
-        """What the master found wrong when the run stalled or failed."""
+        """What the master found wrong when the run stalled."""
         self.signum: int | None = None
         """The first signal that came."""
         self.error: BaseException | None = None
@@ -119,9 +119,9 @@ class Session:
         for part in workload.parts:
             part.stop(clock())
         result.ended, result.why, self.error = ending.ended, ending.why, ending.error
-        if ending.ended is Ended.FAILED:
-            self._ailments = await ground.ailments()
-        result.notes += [f"the cluster says: {told}" for told in self._ailments]
+        if ending.ended in (Ended.STALLED, Ended.FAILED):
+            told = dict.fromkeys([*self._ailments, *await ground.ailments()])
+            result.notes += [f"the cluster says: {ailment}" for ailment in told]
         result.notes += restarts(before, await ground.boots())
         await self._verify(result)
         return result
@@ -182,7 +182,7 @@ class Session:
                 progress, moved_at = found, now
             if patience_s is not None and now - moved_at >= patience_s and why is None:
                 why = f"nothing was acknowledged or read for {patience_s:g} s"
-                self._ailments = await self._ground.ailments()  # now: it may heal meanwhile
+                self._ailments = await self._ground.ailments()  # it may heal until we are back
                 task.cancel()
             if time_s is not None and now - began >= time_s and why is None:
                 why = f"it was given {time_s:g} s, because the run had ended early"
