@@ -112,11 +112,9 @@ class Log:
             StorageError: It cannot be read or written.
         """
         log = cls(disk, runtime, config)
-        log.snapshot = snapshot
-        log._index.start_of = start_of
-        start = Boot(
-            disk, runtime, config, log._index, boot=boot, deliver=replay, snapshot=snapshot
-        )
+        index, log.snapshot = log._index, snapshot
+        index.start_of = start_of
+        start = Boot(disk, runtime, config, index, boot=boot, deliver=replay, snapshot=snapshot)
         log._attach(await runtime.offload(start.run()))
         return log
 

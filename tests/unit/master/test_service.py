@@ -432,34 +432,6 @@ async def test_a_registration_that_was_overtaken_says_nothing_of_the_disk(starte
     assert await new.register() == 1
 
 
-async def test_n8_a_registration_that_arrives_on_another_connection_costs_no_incarnation(
-    started: Any,
-) -> None:
-    """R19: it was true of the disk once, and says now that the log became shorter."""
-    server, late = started.quiet_server("s1"), started.quiet_server("s1")
-    await server.register()
-    late.incarnation, late_nonce = server.incarnation, server.nonce
-    server.position = 100
-    await server.beat()
-    await late.connect()
-    late.nonce = late_nonce
-    with pytest.raises(NotActiveError, match="another connection"):
-        await late.register_here()
-    await server.beat()
-    assert await server.register() == 1
-    assert late_nonce not in (b"", server.nonce)
-
-
-async def test_n8_no_other_start_of_the_master_gives_a_nonce_again(started: Any) -> None:
-    server = started.quiet_server("s1")
-    await server.connect()
-    before = server.nonce
-    await started.kill()
-    await started.start()
-    await server.connect()
-    assert server.nonce != before
-
-
 async def test_a_beat_of_another_incarnation_must_register_again(started: Any) -> None:
     server = started.quiet_server("s1")
     await server.register()
