@@ -41,6 +41,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Seconds that passed for this loop."""
         return self._skipping.now
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait for the threads, without the limit that newer Pythons set: it would pass at once."""
+        await super().shutdown_default_executor()
+
 
 def now(_: object = None) -> float:
     """Stand in for `SystemRuntime.now`."""
