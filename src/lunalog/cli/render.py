@@ -14,7 +14,7 @@ import click
 from lunalog.cli.options import Settings
 
 Row = Mapping[str, Any]
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def show_rows(settings: Settings, rows: Iterable[Row], columns: Sequence[str]) -> None:
@@ -107,12 +107,14 @@ def count(number: int, thing: str) -> str:
 
 def size(count: int) -> str:
     """Return a number of bytes with its unit."""
-    value = float(count)
-    for unit in UNITS:
-        if value < 1024 or unit == UNITS[-1]:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    raise AssertionError  # not reached: the last unit takes all
+    if count < 1024:
+        return f"{count} B"
+    value, unit = float(count), "B"
+    for larger in UNITS:
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.1f} {unit}"
 
 
 def moment(microseconds: int) -> datetime.datetime | None:

@@ -74,3 +74,8 @@ def test_what_json_does_not_know_is_told_in_words(capsys):
     assert text(when).startswith("2024-05-0")
     assert moment(0) is None
     assert moment(1_000_000) == datetime.datetime(1970, 1, 1, 0, 0, 1, tzinfo=datetime.UTC)
+
+
+def test_a_size_has_the_largest_unit_that_leaves_a_whole_one_of_it():
+    assert (size(0), size(1023), size(1024)) == ("0 B", "1023 B", "1.0 KiB")
+    assert (size(1 << 50), size(1 << 60)) == ("1.0 PiB", "1024.0 PiB")
