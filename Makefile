@@ -25,10 +25,10 @@ TRACED_PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 \
   $(shell $(python) -c 'import sys; sys.exit(sys.version_info < (3, 13))' 2>/dev/null && echo $(python))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage traced-python check lint sim fuzz chaos model crashes mutants nightly bench goals clean
+.PHONY: help demo test coverage traced-python check lint sim fuzz chaos model crashes mutants nightly bench goals bench-peers clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
 
 $(VENV)/pip.stamp:
 	$(PYTHON) -m venv $(VENV)
@@ -109,5 +109,9 @@ bench: $(VENV)/run.stamp ## every target of the README beside the yardstick (ROU
 goals: $(VENV)/run.stamp ## what it aims at beyond that, near the floor of the machine (ROUNDS=5)
 	$(RUN)/python bench/goals.py --rounds $(ROUNDS)
 
+PEERS ?=
+bench-peers: $(VENV)/run.stamp ## Kafka, BookKeeper, JetStream, Redis, etcd on the same work (PEERS=kafka,redis ROUNDS=5)
+	@PYTHONPATH=bench $(RUN)/python -m peers --rounds $(ROUNDS) $(if $(PEERS),--peers $(PEERS))
+
 clean: ## remove what was installed and cached
-	rm -rf $(VENV) $(TRACED) .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(TRACED) .peers .mypy_cache .ruff_cache .hypothesis .import_linter_cache
