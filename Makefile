@@ -9,6 +9,7 @@ SEED ?=
 SCOPE ?= ci
 SHRINK ?=
 ROUNDS ?= 5
+PEERS ?=
 CAP ?=
 MUTANTS ?=
 SECONDS ?= 60
@@ -28,7 +29,7 @@ TRACED_PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 \
 .PHONY: help demo test coverage traced-python check lint sim fuzz chaos model crashes mutants nightly bench goals bench-peers clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 $(VENV)/pip.stamp:
 	$(PYTHON) -m venv $(VENV)
@@ -109,8 +110,8 @@ bench: $(VENV)/run.stamp ## every target of the README beside the yardstick (ROU
 goals: $(VENV)/run.stamp ## what it aims at beyond that, near the floor of the machine (ROUNDS=5)
 	$(RUN)/python bench/goals.py --rounds $(ROUNDS)
 
-PEERS ?=
-bench-peers: $(VENV)/run.stamp ## Kafka, BookKeeper, JetStream, Redis, etcd on the same work (PEERS=kafka,redis ROUNDS=5)
+bench-peers: ROUNDS = 3
+bench-peers: $(VENV)/run.stamp ## Kafka, BookKeeper, JetStream, Redis, etcd on the same work (PEERS=kafka,redis ROUNDS=3)
 	@PYTHONPATH=bench $(RUN)/python -m peers --rounds $(ROUNDS) $(if $(PEERS),--peers $(PEERS))
 
 clean: ## remove what was installed and cached

@@ -56,10 +56,9 @@ class BookKeeper(Peer):
         shell = [*java, "org.apache.bookkeeper.bookie.BookieShell"]
         first = nodes.directory / "bookie1.conf"
         nodes.run("metadata", [*shell, "-conf", first, "initnewcluster"])
+        bookie = ["java", *HEAP, *java[1:], "org.apache.bookkeeper.server.Main", "--conf"]
         for n in (1, 2, 3):
-            main = ["org.apache.bookkeeper.server.Main", "--conf"]
-            config_of = nodes.directory / f"bookie{n}.conf"
-            nodes.start(f"bookie{n}", ["java", *QUIET, *HEAP, *java[-2:], *main, config_of])
+            nodes.start(f"bookie{n}", [*bookie, nodes.directory / f"bookie{n}.conf"])
         for n, port in enumerate(bookies, 1):
             nodes.wait_for(f"bookie{n}", port)
         return metadata

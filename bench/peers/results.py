@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SMALL, LARGE, LONE = "window 100B", "window 1024B", "lone 1024B"
-OURS, OURS_BY_FUTURE = "lunalog/batches", "lunalog/futures"
+OURS = ("lunalog/batches", "lunalog/futures")
 YARDSTICKS = ("floor", "prototype")
 AHEAD_OF_FSYNCING = 3.0
 AHEAD_OF_OTHERS = 2.0
@@ -52,7 +52,7 @@ class Round:
     @property
     def peers(self) -> set[str]:
         """Who was asked to take part."""
-        own = {OURS, OURS_BY_FUTURE, *YARDSTICKS}
+        own = {*OURS, *YARDSTICKS}
         return {key.split("/")[0] for key in self.rows if key not in own} | {
             absent.peer for absent in self.absent
         }
@@ -117,8 +117,7 @@ class Line:
 
     Attributes:
         figures: by test and field, `("window 100B", "events_s")`.
-        ahead: how many times its throughput lunalog's is, by test.
-        ahead_by_future: the same with lunalog's events appended one by one.
+        ahead: how many times its throughput lunalog's is, the better of its two ways, by test.
         lone: how many times lunalog's lone p50 its own is.
     """
 
@@ -127,13 +126,12 @@ class Line:
     rounds: int
     figures: dict[tuple[str, str], Spread]
     ahead: dict[str, Spread]
-    ahead_by_future: dict[str, Spread]
     lone: Spread | None
 
     @property
     def is_peer(self) -> bool:
         """Neither lunalog nor a yardstick."""
-        return self.key not in (OURS, OURS_BY_FUTURE, *YARDSTICKS)
+        return self.key not in (*OURS, *YARDSTICKS)
 
 
 FIGURES = ((SMALL, "events_s"), (LARGE, "events_s"), (LONE, "p50_us"), (LONE, "p99_us"))
@@ -156,22 +154,19 @@ def _line(key: str, rounds: list[Round]) -> Line:
     def ratio(above: list[float | None], below: list[float | None]) -> Spread | None:
         return Spread.of(a / b for a, b in zip(above, below, strict=True) if a and b)
 
-    def ahead(row: str) -> dict[str, Spread]:
-        found = {
-            test: ratio(figure(row, test, "events_s"), figure(key, test, "events_s"))
-            for test in (SMALL, LARGE)
-        }
-        return {test: spread for test, spread in found.items() if spread}
+    def best(test: str) -> list[float | None]:
+        ways = (figure(way, test, "events_s") for way in OURS)
+        return [max((v for v in each if v), default=None) for each in zip(*ways, strict=True)]
 
+    ahead = {test: ratio(best(test), figure(key, test, "events_s")) for test in (SMALL, LARGE)}
     spreads = {f: Spread.of(v for v in figure(key, *f) if v is not None) for f in FIGURES}
     return Line(
         key=key,
         row=rounds[-1].rows[key],
         rounds=len(rounds),
         figures={f: spread for f, spread in spreads.items() if spread},
-        ahead=ahead(OURS),
-        ahead_by_future=ahead(OURS_BY_FUTURE),
-        lone=ratio(figure(key, LONE, "p50_us"), figure(OURS, LONE, "p50_us")),
+        ahead={test: spread for test, spread in ahead.items() if spread},
+        lone=ratio(figure(key, LONE, "p50_us"), figure(OURS[0], LONE, "p50_us")),
     )
 
 

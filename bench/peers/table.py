@@ -47,11 +47,11 @@ def milliseconds(spread: Spread | None) -> str:
 
 
 def times(line: Line, test: str) -> str:
-    """How far ahead lunalog is, by batches and by futures."""
-    batches, futures = line.ahead.get(test), line.ahead_by_future.get(test)
-    if batches is None or futures is None or line.row.title == "lunalog":
+    """How far ahead lunalog is."""
+    spread = line.ahead.get(test)
+    if spread is None or line.row.title == "lunalog":
         return "-"
-    return f"{batches.median:.2f}x ({futures.median:.2f}x)"
+    return f"{spread.median:.2f}x ({spread.least:.2f} to {spread.most:.2f})"
 
 
 def cells(line: Line) -> Sequence[str]:
@@ -110,7 +110,7 @@ def page(rounds: Iterable[Round], plot: str) -> str:
 
 Written by `make bench-peers`; what is measured and how is in `docs/performance.md`, section Peers.
 Three nodes each on loopback, all on one machine; figures are medians over the rounds (least to most).
-"lunalog is" compares in the same round with `append_many`, in parentheses with `append_soon`.
+"lunalog is" compares with the better of its two ways in the same round.
 Goals: {AHEAD_OF_FSYNCING:g} times the throughput of a peer that fsyncs before it acknowledges and a lower
 lone p50; {AHEAD_OF_OTHERS:g} times the throughput of one that does not.
 

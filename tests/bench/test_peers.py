@@ -75,14 +75,25 @@ def test_lunalog_and_the_yardsticks_are_not_judged():
 def test_ratios_are_of_the_same_round_and_the_median_is_of_the_ratios():
     """A machine that is twice as fast in one round changes no ratio."""
     rounds = [
-        a_round(("p/s/c", True, figures(100, 10, 1000)), batches=(300, 30, 500)),
-        a_round(("p/s/c", True, figures(200, 20, 500)), batches=(600, 60, 250)),
-        a_round(("p/s/c", True, figures(100, 10, 1000)), batches=(500, 50, 250)),
+        a_round(("p/s/c", True, figures(100, 10, 1000)), batches=(300, 30, 500), futures=(1, 1, 1)),
+        a_round(("p/s/c", True, figures(200, 20, 500)), batches=(600, 60, 250), futures=(1, 1, 1)),
+        a_round(("p/s/c", True, figures(100, 10, 1000)), batches=(500, 50, 250), futures=(1, 1, 1)),
     ]
     line = line_of("p/s/c", *rounds)
     assert line.ahead["window 100B"] == Spread(3.0, 3.0, 5.0)
     assert line.lone == Spread(2.0, 2.0, 4.0)
     assert line.figures["window 100B", "events_s"] == Spread(100, 100, 200)
+
+
+def test_the_better_of_our_two_ways_counts_by_size():
+    one = a_round(
+        ("p/s/c", True, figures(100, 100, 1)), batches=(400, 200, 1), futures=(300, 500, 1)
+    )
+    ahead = line_of("p/s/c", one).ahead
+    assert {test: spread.median for test, spread in ahead.items()} == {
+        "window 100B": 4.0,
+        "window 1024B": 5.0,
+    }
 
 
 def test_a_round_without_a_peer_does_not_count_for_it():
@@ -276,7 +287,8 @@ def test_the_table_has_a_row_for_each_with_medians_ratios_and_verdict():
     text = table.table(three_rounds())
     assert cells_of(text, "P 1") == [
         "P 1", "sync", "C", "yes", "3",
-        "20 k (10 to 30)", "30.00x (15.00x)", "2,000 (2,000 to 2,000)", "50.00x (45.00x)",
+        "20 k (10 to 30)", "30.00x (20.00 to 60.00)",
+        "2,000 (2,000 to 2,000)", "50.00x (50.00 to 50.00)",
         "4.00 (4.00 to 4.00)", "8.00 (8.00 to 8.00)", "met",
     ]  # fmt: skip
     assert len({line.count(" | ") for line in text.replace("\\|", "").splitlines()}) == 1
@@ -321,7 +333,7 @@ def test_the_plot_of_nothing_is_a_document():
 
 def test_colours_tell_who_syncs():
     def of(key, *, fsyncs):
-        return plot.colour(Line(key, Row("x", "", "", fsyncs, {}), 1, {}, {}, {}, None))
+        return plot.colour(Line(key, Row("x", "", "", fsyncs, {}), 1, {}, {}, None))
 
     kinds = [of("p/s/c", fsyncs=True), of("p/s/c", fsyncs=False), of("floor", fsyncs=True)]
     assert len(set(kinds)) == 3
