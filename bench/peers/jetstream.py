@@ -33,7 +33,7 @@ class JetStream(Peer):
         programs = {"nats-server": SERVER, "driver": install.DRIVERS / "nats_driver.go"}
         self.programs = install.go(self.name, modules, programs)
         clients.commands["Go"] = [self.programs / "driver", "each"]
-        clients.commands["Go, fast batches"] = [self.programs / "driver", "fast"]
+        clients.commands["Go fast"] = [self.programs / "driver", "fast"]
         install.add_python(clients, self.name, PYTHON, "nats-py", "nats_python.py")
         return clients
 
