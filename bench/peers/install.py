@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from peers.nodes import last_words
+from peers.nodes import LOG_TAIL, last_words
 from peers.peer import Clients
 
 HOME = Path(__file__).resolve().parents[2] / ".peers"
@@ -48,8 +49,17 @@ def run(*command: object, cwd: Path | None = None, env: dict[str, str] | None = 
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotInstalledError(f"{words[0]}: {error}") from error
     if done.returncode:
-        raise NotInstalledError(f"{' '.join(words[:3])}: {last_words(done.stdout)}")
+        name = Path(words[0]).name
+        raise NotInstalledError(f"{' '.join([name, *words[1:3]])}: {complaint(done.stdout)}")
     return done.stdout
+
+
+def complaint(output: str) -> str:
+    """The line in which a tool says what is wrong, or else its last words."""
+    for line in output.splitlines():
+        if re.search(r"(?i)\berror\b|^E:", line):
+            return last_words(line[:LOG_TAIL])
+    return last_words(output)
 
 
 class Room:
@@ -150,7 +160,11 @@ def debian(name: str, packages: Sequence[str]) -> Path:
     room = Room(name, list(packages))
     if not room.is_ready:
         room.empty()
-        run("apt-get", "download", *packages, cwd=room.path)
+        try:
+            run("apt-get", "download", *packages, cwd=room.path)
+        except NotInstalledError:  # as on a machine that has no lists of packages yet
+            run("apt-get", "update", "-qq")
+            run("apt-get", "download", *packages, cwd=room.path)
         for package in sorted(room.path.glob("*.deb")):
             run("dpkg", "-x", package, room.path / "root")
         room.finish()

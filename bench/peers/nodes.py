@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from types import TracebackType
 
 START_TIMEOUT_S = 60.0
 LOG_TAIL = 600
+HERE = Path(__file__).resolve().parents[1]
 IN_MEMORY = {"tmpfs", "ramfs"}
 
 
@@ -122,5 +124,8 @@ class Nodes:
 
 
 def last_words(text: str) -> str:
-    """The end of an output, as one line."""
-    return " ".join(text.split())[-LOG_TAIL:]
+    """The end of an output, as one line, without colours and without where our files are."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    for place, name in ((HERE, "bench"), (HERE.parent, "."), (Path.home(), "~")):
+        plain = plain.replace(str(place), name)
+    return " ".join(plain.split())[-LOG_TAIL:]

@@ -10,11 +10,11 @@ from html import escape
 from peers.results import LARGE, LONE, SMALL, Line, Round, Spread, lines
 
 LABELS_WIDTH = 330
-PANEL_WIDTH = 230
+PANEL_WIDTH = 240
 GAP = 26
 ROW_HEIGHT = 34
 TOP = 84
-VALUE_ROOM = 64
+VALUE_ROOM = 74
 """What the number beside a bar takes of its panel."""
 OURS, FSYNCING, OTHER, YARDSTICK = "#2f6fdb", "#5d6673", "#c2a36b", "#a9c4ee"
 STYLE = (

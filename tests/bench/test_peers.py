@@ -166,6 +166,13 @@ def test_every_process_and_file_is_gone_after_an_interrupt():
     assert not cluster.directory.exists()
 
 
+def test_last_words_are_a_line_without_colours_and_without_where_our_files_are():
+    text = f"x\n\x1b[31merror\x1b[0m in {BENCH}/peers/a.py\n"
+    text += f"and {BENCH.parent}/.peers/b, {Path.home()}/c\n"
+    assert nodes.last_words(text) == "x error in bench/peers/a.py and ./.peers/b, ~/c"
+    assert nodes.last_words("y" * 9999) == "y" * nodes.LOG_TAIL
+
+
 def test_a_node_that_ends_while_it_starts_is_told_with_its_last_words():
     with Nodes() as cluster:
         cluster.start("n", [sys.executable, "-c", "print('port in use'); raise SystemExit(2)"])
@@ -368,6 +375,9 @@ def test_what_is_installed_is_made_anew_only_when_it_is_made_from_something_else
 def test_a_tool_that_fails_or_is_not_there_is_the_reason():
     program = "print('404 for that version'); raise SystemExit(1)"
     with pytest.raises(install.NotInstalledError, match="404 for that version"):
+        install.run(sys.executable, "-c", program)
+    program = "print('[ERROR] no such version [Help 1]\\n[ERROR] To see more'); raise SystemExit(1)"
+    with pytest.raises(install.NotInstalledError, match=r"no such version \[Help 1\]$"):
         install.run(sys.executable, "-c", program)
     with pytest.raises(install.NotInstalledError, match="no-such-tool"):
         install.run("no-such-tool")
