@@ -8,6 +8,7 @@ that are kept of the same peers (`--add` keeps them); the table, the plot and th
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 from pathlib import Path
@@ -45,14 +46,24 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def end(number: int, frame: object) -> None:
+    """End all that was started and is still there, children of children too, then unwind."""
+    import psutil
+
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    sys.exit(128 + number)
+
+
 def main() -> int:
     """Install, run the rounds, keep and show the results."""
     wanted = options()
     from peers import plot, results, table
     from peers.contest import Contest
 
-    # Ended as by Ctrl-C: every process and directory goes.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
 
     def tell(words: str) -> None:
         print(words, file=sys.stderr, flush=True)
@@ -76,7 +87,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(main())

@@ -122,11 +122,16 @@ class Contest:
 
     def round(self) -> Round:
         """Let everybody do the work once."""
+        rows: dict[str, Row] = {}
+        absent = list(self.absent)
         self.tell("yardstick")
-        rows = yardstick()
+        try:
+            rows |= yardstick()
+        except subprocess.CalledProcessError as error:
+            self.tell(f"failed: {error}")
+            absent.append(Absent("yardstick", "yardstick", "", "", f"failed: {error}"))
         self.tell("lunalog")
         rows |= lunalog()
-        absent = list(self.absent)
         for peer, clients in self.peers:
             for setting in peer.settings:
                 for label, command in clients.commands.items():

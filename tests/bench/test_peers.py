@@ -8,6 +8,7 @@ import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import psutil
 import pytest
 
 from peers import contest, install, nodes, plot, results, table
@@ -148,11 +149,11 @@ def test_free_ports_are_all_different():
 
 
 def is_running(pid):
+    """Not gone, nor dead and waiting for somebody to ask."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    return True
 
 
 def test_every_process_and_file_is_gone_after_an_interrupt():
@@ -383,18 +384,19 @@ def test_a_tool_that_fails_or_is_not_there_is_the_reason():
         install.run("no-such-tool")
 
 
-def test_a_terminated_harness_ends_what_it_started(tmp_path):
-    """SIGTERM is taken as Ctrl-C is."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_harness_that_is_ended_leaves_no_process_and_no_file(tmp_path, number):
+    """Nor one that was started by a shell, as the yardstick's are."""
     script = tmp_path / "harness.py"
     script.write_text(
-        "import sys, time\n"
+        "import subprocess, sys, time\n"
         "from peers import __main__ as harness, contest\n"
         "from peers.nodes import Nodes\n"
         "def fake(*_):\n"
         "    with Nodes() as cluster:\n"
         "        cluster.start('n', [sys.executable, '-c', 'import time; time.sleep(600)'])\n"
         "        print(cluster.processes['n'].pid, cluster.directory, flush=True)\n"
-        "        time.sleep(600)\n"
+        "        subprocess.run(['bash', '-c', 'sleep 600 & echo $!; wait'])\n"
         "contest.Contest = fake\n"
         "sys.argv = ['peers']\n"
         "sys.exit(harness.main())\n"
@@ -404,7 +406,22 @@ def test_a_terminated_harness_ends_what_it_started(tmp_path):
         [sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment
     ) as harness:
         pid, directory = harness.stdout.readline().split()
-        harness.send_signal(signal.SIGTERM)
-        assert harness.wait(30) == 128 + signal.SIGTERM
+        of_a_shell = harness.stdout.readline()
+        harness.send_signal(number)
+        assert harness.wait(30) == 128 + number
     assert not is_running(int(pid))
+    assert not is_running(int(of_a_shell))
     assert not Path(directory).exists()
+
+
+def failing_yardstick():
+    raise subprocess.CalledProcessError(1, "run.sh")
+
+
+def test_a_yardstick_that_fails_is_told_and_the_rest_goes_on(monkeypatch):
+    monkeypatch.setattr(contest, "PEERS", {"working": _Working})
+    monkeypatch.setattr(contest, "yardstick", failing_yardstick)
+    monkeypatch.setattr(contest, "lunalog", lambda: a_round().rows)
+    found = contest.Contest(["working"], None, 0, 0, lambda words: None).round()
+    assert "working/as it comes/C" in found.rows
+    assert [absent.title for absent in found.absent] == ["yardstick"]
