@@ -73,15 +73,20 @@ def main() -> int:
     if wanted.install_only:
         return 0
     kept = results.load(wanted.results / "peers.json")
-    new = []
-    for n in range(wanted.rounds):
-        tell(f"round {n + 1} of {wanted.rounds}")
-        new.append(contest.round())
-        rounds = [*kept, *new] if wanted.add else results.replaced(kept, new)
+    new: list[results.Round] = []
+
+    def keep(measured: results.Round) -> None:
+        """What is interrupted later is not lost."""
+        done = [*new, measured]
+        rounds = [*kept, *done] if wanted.add else results.replaced(kept, done)
         wanted.results.mkdir(parents=True, exist_ok=True)
         (wanted.results / "peers.json").write_text(results.dump(rounds))
         (wanted.results / "peers.svg").write_text(plot.svg(rounds))
         (wanted.results / "peers.md").write_text(table.page(rounds, "peers.svg"))
+
+    for n in range(wanted.rounds):
+        tell(f"round {n + 1} of {wanted.rounds}")
+        new.append(contest.round(keep))
     print(table.table(new))
     return 0
 

@@ -55,7 +55,8 @@ class BookKeeper(Peer):
             nodes.write(f"bookie{n}.conf", config)
         shell = [*java, "org.apache.bookkeeper.bookie.BookieShell"]
         first = nodes.directory / "bookie1.conf"
-        nodes.run("metadata", [*shell, "-conf", first, "initnewcluster"])
+        nodes.start("metadata", [*shell, "-conf", first, "initnewcluster"])
+        nodes.finish("metadata")
         bookie = ["java", *HEAP, *java[1:], "org.apache.bookkeeper.server.Main", "--conf"]
         for n in (1, 2, 3):
             nodes.start(f"bookie{n}", [*bookie, nodes.directory / f"bookie{n}.conf"])

@@ -27,6 +27,7 @@ PEERS: dict[str, type[Peer]] = {
 PATIENCE_S = 90
 """What a driver may take beside its spans: connecting, draining what is in flight, counting."""
 Tell = Callable[[str], None]
+Keep = Callable[[Round], None]
 
 
 def read_rows(output: str) -> dict[str, dict[str, float]]:
@@ -120,41 +121,46 @@ class Contest:
         for name in names:
             self._install(PEERS[name]())
 
-    def round(self) -> Round:
-        """Let everybody do the work once."""
-        rows: dict[str, Row] = {}
-        absent = list(self.absent)
-        self.tell("yardstick")
-        try:
-            rows |= yardstick()
-        except subprocess.CalledProcessError as error:
-            self.tell(f"failed: {error}")
-            absent.append(Absent("yardstick", "yardstick", "", "", f"failed: {error}"))
-        self.tell("lunalog")
-        rows |= lunalog()
-        for peer, clients in self.peers:
-            for setting in peer.settings:
-                for label, command in clients.commands.items():
-                    key = f"{peer.name}/{setting.label}/{label}"
-                    self.tell(f"{peer.title}, {setting.label}, by {label}")
-                    try:
-                        figures = self._measure(peer, setting, command)
-                    except (PeerFailedError, OSError) as error:
-                        self.tell(f"failed: {error}")
-                        absent.append(
-                            Absent(peer.name, peer.title, setting.label, label, f"failed: {error}")
-                        )
-                    else:
-                        self.tell(json.dumps(figures))
-                        rows[key] = Row(peer.title, setting.label, label, setting.fsyncs, figures)
-        return Round(
+    def round(self, keep: Keep) -> Round:
+        """Let everybody do the work once; `keep` gets the round again after each contestant."""
+        found = Round(
             when=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M}",
             machine=machine(),
             commit=commit(),
             seconds=self.seconds,
-            rows=rows,
-            absent=absent,
+            rows={},
+            absent=list(self.absent),
         )
+        self.tell("yardstick")
+        try:
+            found.rows.update(yardstick())
+        except subprocess.CalledProcessError as error:
+            self.tell(f"failed: {error}")
+            found.absent.append(Absent("yardstick", "yardstick", "", "", f"failed: {error}"))
+        self.tell("lunalog")
+        found.rows.update(lunalog())
+        for peer, clients in self.peers:
+            for setting in peer.settings:
+                for label, command in clients.commands.items():
+                    self._take(found, peer, setting, label, command)
+                    keep(found)
+        return found
+
+    def _take(
+        self, found: Round, peer: Peer, setting: Setting, label: str, command: list[object]
+    ) -> None:
+        """Measure one contestant, or say why not."""
+        self.tell(f"{peer.title}, {setting.label}, by {label}")
+        try:
+            figures = self._measure(peer, setting, command)
+        except (PeerFailedError, OSError) as error:
+            self.tell(f"failed: {error}")
+            reason = f"failed: {error}"
+            found.absent.append(Absent(peer.name, peer.title, setting.label, label, reason))
+            return
+        self.tell(json.dumps(figures))
+        row = Row(peer.title, setting.label, label, setting.fsyncs, figures)
+        found.rows[f"{peer.name}/{setting.label}/{label}"] = row
 
     def _install(self, peer: Peer) -> None:
         self.tell(f"install {peer.title}")

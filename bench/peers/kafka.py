@@ -57,7 +57,9 @@ class Kafka(Peer):
             }
             path = nodes.write(f"broker{n}.properties", config)
             tool = [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", path]
-            nodes.run(f"format{n}", tool)
+            nodes.start(f"format{n}", tool)
+        for n in (1, 2, 3):
+            nodes.finish(f"format{n}")
         for n in (1, 2, 3):
             nodes.start(
                 f"broker{n}", [*java, "kafka.Kafka", nodes.directory / f"broker{n}.properties"]

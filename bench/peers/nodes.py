@@ -94,11 +94,9 @@ class Nodes:
                 env={**os.environ, **(env or {})},
             )
 
-    def run(self, name: str, command: Sequence[object]) -> None:
-        """Run something that prepares a node, to its end."""
-        with open(self._log(name), "ab") as log:
-            words = [str(word) for word in command]
-            code = subprocess.call(words, stdout=log, stderr=log, cwd=self.directory)
+    def finish(self, name: str) -> None:
+        """Wait for the end of something that prepares a node."""
+        code = self.processes.pop(name).wait()
         if code:
             raise PeerFailedError(f"{name} ended with {code}: {self.tail(name)}")
 

@@ -174,6 +174,15 @@ def test_last_words_are_a_line_without_colours_and_without_where_our_files_are()
     assert nodes.last_words("y" * 9999) == "y" * nodes.LOG_TAIL
 
 
+def test_a_preparation_that_fails_is_told():
+    with Nodes() as cluster:
+        cluster.start("good", [sys.executable, "-c", ""])
+        cluster.finish("good")
+        cluster.start("bad", [sys.executable, "-c", "raise SystemExit('not empty')"])
+        with pytest.raises(PeerFailedError, match="bad ended with 1: not empty"):
+            cluster.finish("bad")
+
+
 def test_a_node_that_ends_while_it_starts_is_told_with_its_last_words():
     with Nodes() as cluster:
         cluster.start("n", [sys.executable, "-c", "print('port in use'); raise SystemExit(2)"])
@@ -221,7 +230,13 @@ def test_a_peer_that_fails_or_is_missing_is_told_and_the_others_go_on(monkeypatc
     monkeypatch.setattr(contest, "PEERS", kinds)
     monkeypatch.setattr(contest, "yardstick", dict)
     monkeypatch.setattr(contest, "lunalog", lambda: a_round().rows)
-    found = contest.Contest(kinds, None, 0.0, 0.0, lambda words: None).round()
+    kept = []
+
+    def keep(measured):
+        kept.append(len(measured.rows))
+
+    found = contest.Contest(kinds, None, 0.0, 0.0, lambda words: None).round(keep)
+    assert kept == [2, 3]  # after the broken one, too
     assert found.rows["working/as it comes/C"].figures["window 100B"] == {"events_s": 10}
     assert {absent.title: absent.reason for absent in found.absent} == {
         "Missing 2.0": "not installed: the registry said no",
@@ -422,6 +437,8 @@ def test_a_yardstick_that_fails_is_told_and_the_rest_goes_on(monkeypatch):
     monkeypatch.setattr(contest, "PEERS", {"working": _Working})
     monkeypatch.setattr(contest, "yardstick", failing_yardstick)
     monkeypatch.setattr(contest, "lunalog", lambda: a_round().rows)
-    found = contest.Contest(["working"], None, 0, 0, lambda words: None).round()
+    found = contest.Contest(["working"], None, 0, 0, lambda words: None).round(
+        lambda measured: None
+    )
     assert "working/as it comes/C" in found.rows
     assert [absent.title for absent in found.absent] == ["yardstick"]
