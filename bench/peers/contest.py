@@ -198,15 +198,16 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """The commit that was measured, `+` if the tree has changes."""
+    """The last commit that changed the product, `+` if it has changes that are in none."""
+    home = Path(__file__).parents[2]
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=Path(__file__).parent,
-        )
+        last = _git(home, "log", "-1", "--format=%h", "--", "src")
+        changed = _git(home, "status", "--porcelain", "--", "src")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return found.stdout.strip()
+    return last + ("+" if changed else "")
+
+
+def _git(home: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], capture_output=True, text=True, check=True, cwd=home)
+    return done.stdout.strip()
