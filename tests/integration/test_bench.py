@@ -14,7 +14,7 @@ from lunalog.orchestrator.dev import DevDirectory
 from lunalog.orchestrator.process import start_time
 
 sys.path.insert(0, str(Path(__file__).parent))
-from command import Command
+from command import PATIENCE_S, Command, until
 
 pytestmark = pytest.mark.slow
 
@@ -83,14 +83,6 @@ def left_behind(tmp_path):
                     found.append(entry.name)
             except OSError:
                 continue
-    return found
-
-
-def until(holds, seconds=30.0):
-    deadline = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
     return found
 
 
@@ -205,7 +197,9 @@ def test_a_server_of_somebody_else_is_killed_only_when_that_is_asked_for(cluster
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "LUNALOG_URL": cluster.url}
     env["LUNALOG_DEV_DIR"] = str(cluster.home)
     words = ("bench", "failover", "--rounds", "1", "--how", "kill-server", "-o", "json")
-    found = subprocess.run(cluster.arguments(*words), env=env, capture_output=True, timeout=60)
+    found = subprocess.run(
+        cluster.arguments(*words), env=env, capture_output=True, timeout=PATIENCE_S
+    )
     assert found.returncode == 0, found
     assert len(json.loads(found.stdout)["parts"][1]["samples_ms"]) == 1
     after = until(lambda: len(m := DevDirectory(cluster.home).members()) == 4 and m)
@@ -221,7 +215,7 @@ def test_a_signal_gives_the_result_so_far(own, signum):
     child = own.start("bench", "write", *words)
     until_line(child, "write", "append")
     child.send_signal(signum)
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 128 + signum, err
     row = json.loads(out)
     assert (row["ended"], row["why"]) == ("interrupted", f"by {signal.Signals(signum).name}")
@@ -234,7 +228,7 @@ def test_a_signal_on_a_given_cluster_leaves_no_stream(cluster):
     child = cluster.start("bench", "streams", "--streams", "5", "--seconds", "60")
     until_line(child, "streams", "append")
     child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     assert b"ended early (interrupted): by SIGINT" in out
     assert b"verified: " in out
@@ -246,7 +240,7 @@ def test_a_signal_at_any_moment_of_the_start_leaves_nothing(own, delay):
     child = own.start("bench", "write", "--seconds", "60", "--dir", str(own.place))
     time.sleep(delay)
     child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode in (130, -2), err  # before Python runs our code it is the signal's own
     assert b"Traceback" not in err or delay == 0.1
 
@@ -261,7 +255,7 @@ def test_a_killed_server_in_the_middle_is_told_and_nothing_is_lost(own):
     child = own.start("bench", "write", *words)
     until_line(child, "write", "append")
     assert members_of(own).kill("s1") != 0
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 0, err
     row = json.loads(out)
     assert row["notes"] == ["server s1 was started again meanwhile"]
@@ -271,7 +265,7 @@ def test_a_killed_server_in_the_middle_is_told_and_nothing_is_lost(own):
 
 def test_a_cluster_that_takes_nothing_more_ends_it_with_what_is_known(own):
     """Two of three servers are frozen, as by disks that hang."""
-    words = ("--seconds", "60", "--rate", "300", "--stall", "5", "-o", "json")
+    words = ("--seconds", "60", "--rate", "300", "--stall", "12", "-o", "json")
     child = own.start("bench", "write", *words, "--dir", str(own.place))
     until_line(child, "write", "append")
     home = members_of(own)
@@ -279,7 +273,7 @@ def test_a_cluster_that_takes_nothing_more_ends_it_with_what_is_known(own):
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
-        out, err = child.communicate(timeout=90)
+        out, err = child.communicate(timeout=PATIENCE_S)
     finally:
         for pid in pids:
             if start_time(pid) is not None:
@@ -289,10 +283,10 @@ def test_a_cluster_that_takes_nothing_more_ends_it_with_what_is_known(own):
     assert row["ended"] == "stalled"
     assert row["parts"][0]["done"] > 0
     assert row["parts"][0]["unanswered"] > 0
-    assert row["parts"][0]["latency_us"]["max"] >= 5_000_000, "they count with their wait"
+    assert row["parts"][0]["latency_us"]["max"] >= 12_000_000, "they count with their wait"
     assert "the cluster says: server s1 is lost" in row["notes"]
     assert row["verified"]["holds"] is not False
-    assert b"nothing was acknowledged or read for 5 s" in err
+    assert b"nothing was acknowledged or read for 12 s" in err
 
 
 def test_a_cluster_that_hangs_for_a_while_is_felt_by_all_that_were_due(own):
@@ -306,7 +300,7 @@ def test_a_cluster_that_hangs_for_a_while_is_felt_by_all_that_were_due(own):
         for pid in pids:
             os.kill(pid, signum)
         time.sleep(1.0 * (signum == signal.SIGSTOP))
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 0, err
     (part,) = json.loads(out)["parts"]
     assert part["done"] == 800
