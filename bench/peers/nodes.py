@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 START_TIMEOUT_S = 60.0
-LOG_TAIL = 600
+LOG_TAIL = 240
 HERE = Path(__file__).resolve().parents[1]
 IN_MEMORY = {"tmpfs", "ramfs"}
 

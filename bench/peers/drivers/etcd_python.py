@@ -20,7 +20,9 @@ async def main() -> None:
     (host, port), prefix = sys.argv[1].split(",")[0].split(":"), sys.argv[2]
     warm, seconds = map(float, sys.argv[3:5])
     keys = (b"%s/%016d" % (prefix.encode(), n) for n in itertools.count(1))
-    async with aetcd.Client(host=host, port=int(port)) as client:
+    # It has no call for a count: all keys come in one answer, which may be as long as it is.
+    options = {"grpc.max_receive_message_length": -1}
+    async with aetcd.Client(host=host, port=int(port), options=options) as client:
         await client.put(next(keys), b"first")  # waits for an election
         payload, lone = work.event(work.LONE_BYTES), work.Lone(warm, seconds)
         while lone.goes_on:
