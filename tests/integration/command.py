@@ -16,7 +16,7 @@ PATIENCE_S = 100.0
 """What must happen may take this long, on a machine that has much else to do."""
 CHILDREN: list[subprocess.Popen[bytes]] = []
 """All that were started, so that a test that fails leaves none behind."""
-PATIENT = {"LUNALOG_MASTER_LEASE_MS": "6000", "LUNALOG_MASTER_SERVER_LOST_MS": "9000"}
+PATIENT = {"LUNALOG_MASTER_LEASE_MS": "6000", "LUNALOG_MASTER_SERVER_LOST_MS": "5000"}
 """Nobody is given up who only had to wait for the processor."""
 SOURCE = str(Path(__file__).parents[2] / "src")
 

@@ -14,7 +14,10 @@ from lunalog.orchestrator.dev import DevDirectory
 from lunalog.orchestrator.process import start_time
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from command import PATIENCE_S, Command, until
+
+from ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +58,7 @@ FIELDS = {
 def cluster(tmp_path_factory):
     home = tmp_path_factory.mktemp("cluster") / "dev"
     command = Command()
-    done = command.run("dev", "up", "--detach", "--port", "0", "--dir", str(home))
+    done = command.run("dev", "up", "--detach", "--port", str(free_port()), "--dir", str(home))
     assert done.code == 0, done
     command.url = DevDirectory(home).url()
     command.home = home
@@ -242,7 +245,7 @@ def test_a_signal_at_any_moment_of_the_start_leaves_nothing(own, delay):
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode in (130, -2), err  # before Python runs our code it is the signal's own
-    assert b"Traceback" not in err or delay == 0.1
+    assert b"Traceback" not in err or child.returncode == -2
 
 
 def members_of(own):
@@ -265,7 +268,7 @@ def test_a_killed_server_in_the_middle_is_told_and_nothing_is_lost(own):
 
 def test_a_cluster_that_takes_nothing_more_ends_it_with_what_is_known(own):
     """Two of three servers are frozen, as by disks that hang."""
-    words = ("--seconds", "60", "--rate", "300", "--stall", "12", "-o", "json")
+    words = ("--seconds", "60", "--rate", "300", "--stall", "8", "-o", "json")
     child = own.start("bench", "write", *words, "--dir", str(own.place))
     until_line(child, "write", "append")
     home = members_of(own)
@@ -283,10 +286,10 @@ def test_a_cluster_that_takes_nothing_more_ends_it_with_what_is_known(own):
     assert row["ended"] == "stalled"
     assert row["parts"][0]["done"] > 0
     assert row["parts"][0]["unanswered"] > 0
-    assert row["parts"][0]["latency_us"]["max"] >= 12_000_000, "they count with their wait"
+    assert row["parts"][0]["latency_us"]["max"] >= 8_000_000, "they count with their wait"
     assert "the cluster says: server s1 is lost" in row["notes"]
     assert row["verified"]["holds"] is not False
-    assert b"nothing was acknowledged or read for 12 s" in err
+    assert b"nothing was acknowledged or read for 8 s" in err
 
 
 def test_a_cluster_that_hangs_for_a_while_is_felt_by_all_that_were_due(own):
