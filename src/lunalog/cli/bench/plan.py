@@ -22,7 +22,8 @@ WINDOW_EACH_MIN: Final = 16
 EVENT_OVERHEAD_BYTES: Final = 4
 HEAD_BYTES_MAX: Final = 4 * limits.KIB
 """More than the head of any frame."""
-STALL_S: Final = 10.0
+STALL_S: Final = 8.0
+"""Shorter than a leader waits for its servers before it gives up, which would end a run less clearly."""
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]

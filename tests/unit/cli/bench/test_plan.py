@@ -56,7 +56,7 @@ def test_a_run_ends_by_time_or_events_or_whichever_comes_first():
 
 
 def test_a_slow_rate_is_no_stall():
-    assert Plan(rate=1000).patience_s == 10
+    assert Plan(rate=1000).patience_s == 8
     assert Plan(rate=0.1).patience_s == 30
     assert Plan(rate=100, batch=1000).patience_s == 30
 
