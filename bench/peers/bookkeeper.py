@@ -21,6 +21,7 @@ class BookKeeper(Peer):
 
     name = "bookkeeper"
     title = f"Apache BookKeeper {VERSION}"
+    warm_s = 8.0
     settings = (Setting("E3 W3 A2, journalSyncData", fsyncs=True),)
 
     def install(self) -> Clients:

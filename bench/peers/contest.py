@@ -182,8 +182,9 @@ class Contest:
     ) -> dict[str, dict[str, float]]:
         with Nodes() as nodes:
             address = peer.start(nodes, setting)
-            words = [*command, address, "bench", self.warm, self.seconds]
-            return drive([*words, *peer.driven_by(setting)], self.warm, self.seconds)
+            warm = max(self.warm, peer.warm_s)
+            words = [*command, address, "bench", warm, self.seconds]
+            return drive([*words, *peer.driven_by(setting)], warm, self.seconds)
 
 
 def machine() -> str:

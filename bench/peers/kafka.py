@@ -25,6 +25,7 @@ class Kafka(Peer):
 
     name = "kafka"
     title = f"Apache Kafka {VERSION}"
+    warm_s = 8.0
     settings = (
         Setting("acks=all, flush.messages=1", fsyncs=True, options=("flush.messages=1",)),
         Setting("acks=all", fsyncs=False),

@@ -39,6 +39,8 @@ class Peer(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     settings: ClassVar[tuple[Setting, ...]]
+    warm_s: ClassVar[float] = 0.0
+    """How long each figure is warmed up at least: a runtime that compiles while it runs is slow at first."""
 
     @abstractmethod
     def install(self) -> Clients:
