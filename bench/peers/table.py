@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from peers.results import (
     AHEAD_OF_FSYNCING,
@@ -25,25 +25,23 @@ HEAD = (
 )  # fmt: skip
 
 
+def spread_of(spread: Spread, show: Callable[[float], str], unit: str = "") -> str:
+    """The median, and from where to where if it is not all one."""
+    median, least, most = (show(value) for value in (spread.median, spread.least, spread.most))
+    return f"{median}{unit}" if least == most else f"{median}{unit} ({least} to {most})"
+
+
 def rate(spread: Spread | None) -> str:
     """Events a second: `451 k (440 to 470)`."""
     if spread is None:
         return "-"
-    unit, letter = (1e3, " k") if spread.median >= 1e4 else (1, "")
-    least, median, most = (
-        f"{value / unit:,.0f}" for value in (spread.least, spread.median, spread.most)
-    )
-    return f"{median}{letter} ({least} to {most})"
+    unit, letter = (1e3, " k") if spread.median >= 1e4 else (1.0, "")
+    return spread_of(spread, lambda value: f"{value / unit:,.0f}", letter)
 
 
 def milliseconds(spread: Spread | None) -> str:
     """Microseconds as milliseconds."""
-    if spread is None:
-        return "-"
-    least, median, most = (
-        f"{value / 1e3:.2f}" for value in (spread.least, spread.median, spread.most)
-    )
-    return f"{median} ({least} to {most})"
+    return "-" if spread is None else spread_of(spread, lambda value: f"{value / 1e3:.2f}")
 
 
 def times(line: Line, test: str) -> str:
@@ -51,7 +49,7 @@ def times(line: Line, test: str) -> str:
     spread = line.ahead.get(test)
     if spread is None or line.row.title == "lunalog":
         return "-"
-    return f"{spread.median:.2f}x ({spread.least:.2f} to {spread.most:.2f})"
+    return spread_of(spread, lambda value: f"{value:.2f}", "x")
 
 
 def cells(line: Line) -> Sequence[str]:

@@ -311,8 +311,8 @@ def test_the_table_has_a_row_for_each_with_medians_ratios_and_verdict():
     assert cells_of(text, "P 1") == [
         "P 1", "sync", "C", "yes", "3",
         "20 k (10 to 30)", "30.00x (20.00 to 60.00)",
-        "2,000 (2,000 to 2,000)", "50.00x (50.00 to 50.00)",
-        "4.00 (4.00 to 4.00)", "8.00 (8.00 to 8.00)", "met",
+        "2,000", "50.00x",
+        "4.00", "8.00", "met",
     ]  # fmt: skip
     assert len({line.count(" | ") for line in text.replace("\\|", "").splitlines()}) == 1
     assert len({len(line) for line in text.splitlines()}) == 1
