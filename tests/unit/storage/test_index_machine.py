@@ -151,12 +151,16 @@ class IndexMachine(RuleBasedStateMachine):
                 index.opened(record)
             else:
                 index.add(record, extent, offset)
-        starts = {key: model.start for key, model in self.model.items()}
-        index.start_of = lambda stream, segment: starts.get((stream, segment))
+        index.start_of = self.start_of
         index.forget_unlisted()
         ledger = Ledger(index, TAG)
         ledger.number, ledger.notes = self.ledger.number, self.ledger.notes
         self.index, self.ledger = index, ledger
+
+    def start_of(self, stream: bytes, segment: SegmentId) -> int | None:
+        """What is kept as things are now, and not as they were at the last start."""
+        found = self.model.get((stream, segment))
+        return found.start if found is not None else None
 
     # ------------------------------------------------------------ what must hold
 
