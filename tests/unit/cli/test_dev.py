@@ -226,7 +226,7 @@ async def test_a_cluster_that_gives_up_ends_the_command_and_is_stopped(
 async def test_a_second_ctrl_c_kills_what_takes_its_time() -> None:
     cluster = Cluster()
     cluster.stopping.clear()
-    ending = asyncio.get_running_loop().create_task(dev._end_in_peace(cluster))  # type: ignore[arg-type]
+    ending = asyncio.get_running_loop().create_task(dev.end_in_peace(cluster))  # type: ignore[arg-type]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     ending.cancel()
