@@ -61,7 +61,7 @@ traced-python:
 	@echo $(TRACED_PYTHON)
 
 # The sweep of crashes repeats the same lines for a minute: `make test` has it.
-COVERING := tests/integration/test_cli.py tests/integration/test_dev.py tests/unit \
+COVERING := $(foreach part,bench cli dev,tests/integration/test_$(part).py) tests/unit \
   --deselect tests/unit/storage/test_crashes.py::test_nothing_told_is_lost_by_a_crash_behind_any_call
 
 coverage: $(TRACED)/stamp ## unit tests and the command's under coverage, by room; fails below the bounds
