@@ -65,8 +65,10 @@ class Link:
         self._chance = scheduler.stream("network delay")
         self._waiting: dict[Callable[[], None], None] = {}
         self._clogged_until = 0.0
-        self.is_cut = False
-        self.is_target_down = False
+        self._is_cut = False
+        self._is_target_down = False
+        self.is_open = True
+        """Whether what arrives now gets through."""
         self.slowdown = 1.0
 
     def delay(self) -> float:
@@ -83,44 +85,37 @@ class Link:
                 again *= 2
         return delay * self.slowdown
 
-    @property
-    def is_open(self) -> bool:
-        """Whether what arrives now gets through."""
-        return (
-            not self.is_cut
-            and not self.is_target_down
-            and self._scheduler.now >= self._clogged_until
-        )
-
     def wait(self, again: Callable[[], None]) -> None:
         """Call `again` once the link is open, after TCP would have tried again."""
         self._waiting[again] = None
 
     def cut(self) -> None:
         """Let nothing through until `mend`; what is on its way waits."""
-        self.is_cut = True
+        self._is_cut = True
+        self.is_open = False
 
     def mend(self) -> None:
         """Let all through again."""
-        self.is_cut = False
+        self._is_cut = False
         self._clogged_until = 0.0
-        if self.is_open:
-            self._wake()
+        self._look_again()
 
     def set_target_down(self, is_down: bool) -> None:
         """Note whether the host at the far end has power."""
-        self.is_target_down = is_down
-        if self.is_open:
-            self._wake()
+        self._is_target_down = is_down
+        self._look_again()
 
     def clog(self, seconds: float) -> None:
         """Hold back everything for a while."""
         until = self._scheduler.now + seconds
         if until > self._clogged_until:
             self._clogged_until = until
-            self._scheduler.at(until, self._actor, self._unclog)
+            self.is_open = False
+            self._scheduler.at(until, self._actor, self._look_again)
 
-    def _unclog(self, _: object) -> None:
+    def _look_again(self, _: object = None) -> None:
+        is_clogged = self._scheduler.now < self._clogged_until
+        self.is_open = not (self._is_cut or self._is_target_down or is_clogged)
         if self.is_open:
             self._wake()
 

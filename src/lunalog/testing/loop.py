@@ -105,13 +105,16 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     ) -> asyncio.Handle:
         """Run `callback(*args)` in the next turn; from anywhere."""
         handle = SimulatedHandle(callback, args, context)
-        self._add(handle)
+        if self._scheduler.running is self:
+            self._ready.append(handle)
+        else:
+            self._add(handle)
         return handle
 
     def _add(self, handle: SimulatedHandle) -> None:
         if not self.is_dead:
             self._ready.append(handle)
-            if self._scheduler.running is not self and self._next_turn == NEVER:
+            if self._next_turn == NEVER:
                 self._plan_turn()
 
     def call_later(
@@ -122,7 +125,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """Run `callback(*args)` in `delay` seconds of this node's clock."""
-        return self.call_at(self._clock.monotonic() + delay, callback, *args, context=context)
+        return self._call_at(self._clock.monotonic() + delay, callback, args, context)
 
     def call_at(
         self,
@@ -132,12 +135,24 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """Run `callback(*args)` when `time()` has reached `when`."""
-        self._check_thread()
+        return self._call_at(when, callback, args, context)
+
+    def _call_at(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: contextvars.Context | None,
+    ) -> asyncio.TimerHandle:
+        scheduler = self._scheduler
         handle = SimulatedTimer(callback, args, self, context, when)
+        if scheduler.running is not self:
+            self._check_thread()
         if not self.is_dead:
             handle._scheduled = True
-            heapq.heappush(self._timers, (when, self._scheduler.next_number(), handle))
-            if self._scheduler.running is not self:
+            scheduler.number = number = scheduler.number + 1
+            heapq.heappush(self._timers, (when, number, handle))
+            if scheduler.running is not self:
                 self._wake_at(self._clock.when(when))
         return handle
 
@@ -151,7 +166,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._timers_cancelled += 1
         many = max(CANCELLED_TIMERS_KEPT, len(self._timers) // 2)
         if self._timers_cancelled > many:
-            self._timers = [entry for entry in self._timers if not entry[2].cancelled()]
+            self._timers[:] = [entry for entry in self._timers if not entry[2]._cancelled]
             heapq.heapify(self._timers)
             self._timers_cancelled = 0
 
@@ -206,17 +221,19 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     def _take_turn(self) -> None:
         """Take one turn, and those after it that come before anything else in the run."""
-        scheduler = self._scheduler
+        scheduler, ready, timers = self._scheduler, self._ready, self._timers
         scheduler.running = self
         set_running_loop(self)
         low, high = self.turn_s
         try:
             while True:
                 self._next_turn = NEVER
-                if self._timers:
-                    self._take_due_timers()
+                if timers:
+                    end = self._clock.monotonic() + TIMER_SLACK_S
+                    if timers[0][0] <= end or timers[0][2]._cancelled:
+                        self._take_due_timers(end)
                 self._run_ready()
-                if not self._ready or self.is_dead or self._holds:
+                if not ready or self.is_dead or self._holds:
                     break
                 when = scheduler.now + low + self._chance() * (high - low)
                 if not scheduler.skip_to(when, self._actor):
@@ -254,9 +271,8 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
                 {"message": f"exception in callback {handle!r}", "exception": error}
             )
 
-    def _take_due_timers(self) -> None:
+    def _take_due_timers(self, end: float) -> None:
         timers = self._timers
-        end = self._clock.monotonic() + TIMER_SLACK_S
         while timers and (timers[0][0] <= end or timers[0][2]._cancelled):
             handle = heapq.heappop(timers)[2]
             handle._scheduled = False

@@ -94,7 +94,7 @@ class SimulatedNetwork:
         key = (source, target)
         if key not in self._links:
             link = self._links[key] = Link(self.scheduler, self.settings, ACTOR)
-            link.is_target_down = not self.host(target).is_up
+            link.set_target_down(not self.host(target).is_up)
         return self._links[key]
 
     # ------------------------------------------------------------ faults

@@ -7,6 +7,7 @@ converge (liveness): a leader, acknowledged appends, every reader at the end, ev
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import traceback
 from dataclasses import dataclass, field, replace
@@ -117,7 +118,9 @@ class Schedule:
             await self._progress(healed)
             self.stage = "flush"
             for work in self.workload.streams:
-                await work.finish()
+                work.stop()
+            for work in self.workload.streams:
+                await work.rests()
             self.stage = "delete what was made to be deleted"
             await self.churn.clear(journal)
             for work in self.workload.streams:
@@ -234,8 +237,22 @@ def _trace(error: BaseException | None) -> list[str]:
 
 
 def run_schedule(what: int | Plan) -> ScheduleResult:
-    """Run one seed, or one plan, from nothing to its findings."""
+    """Run one seed, or one plan, from nothing to its findings.
+
+    The garbage collector rests from beginning to end: what it would look through again and again,
+    the history of the run, is wanted until the last checker has read it.
+    """
     plan = what if isinstance(what, Plan) else Plan.draw(what)
+    had_gc = gc.isenabled()
+    gc.disable()
+    try:
+        return _run(plan)
+    finally:
+        if had_gc:
+            gc.enable()
+
+
+def _run(plan: Plan) -> ScheduleResult:
     schedule = Schedule(plan)
     result = ScheduleResult(plan.seed)
     simulation = schedule.simulation

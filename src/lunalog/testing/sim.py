@@ -32,7 +32,8 @@ LEAST_ACKS, LEAST_FAULTS, LEAST_ELECTIONS = 50, 10, 1
 
 def run_all(seeds: range, jobs: int) -> Iterator[ScheduleResult]:
     """Yield results as they come, in order of seed."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lunalog.testing.schedule"])
     with context.Pool(jobs, hush, maxtasksperchild=SCHEDULES_PER_PROCESS) as pool:
         yield from pool.imap(run_schedule, seeds, chunksize=1)
 

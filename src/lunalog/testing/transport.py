@@ -214,7 +214,7 @@ class SimulatedTransport(asyncio.Transport):
                     self.close()
         except Exception as error:  # noqa: BLE001
             self._protocol_failed(error)
-        if self._inbox or self._fault or not self._eof_was_read:
+        if self._inbox or self._fault or (self._peer_has_ended and not self._eof_was_read):
             self._plan_read()
 
     def _read_some(self) -> None:
@@ -233,8 +233,11 @@ class SimulatedTransport(asyncio.Transport):
 
     def _take(self, most: int) -> bytes:
         inbox = self._inbox
-        data = inbox.popleft() if len(inbox) == 1 else b"".join(inbox)
-        inbox.clear()
+        if len(inbox) == 1:
+            data = inbox.popleft()
+        else:
+            data = b"".join(inbox)
+            inbox.clear()
         size = min(len(data), most)
         if self.fragment_rate and self._chance() < self.fragment_rate:
             size = self._chance_to(1, size)

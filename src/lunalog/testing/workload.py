@@ -96,9 +96,12 @@ class StreamWork:
         """Of the stream."""
         return self.history.name
 
-    async def finish(self) -> None:
-        """Have the appends end; return when a leader has flushed, and leads on without appending."""
+    def stop(self) -> None:
+        """Have the appends end."""
         self._is_over = True
+
+    async def rests(self) -> None:
+        """Return when a leader has flushed after `stop`, and leads on without appending."""
         while self._appending or not self._resting:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
@@ -192,9 +195,11 @@ class StreamWork:
             self._appending.discard(_stranger(client))
 
     async def _pause(self, *, is_leading: bool = False) -> None:
-        pause_s = IDLE_PAUSE_S if self.is_idle and is_leading else self._pause_s
+        pause_s = self._pause_s
         if self.is_calm:
             pause_s = max(pause_s, CALM_PAUSE_S)
+        elif self.is_idle and is_leading:
+            pause_s = IDLE_PAUSE_S
         await asyncio.sleep(self._chance.expovariate(1 / pause_s))
 
 

@@ -36,8 +36,11 @@ def seen(history: History) -> dict[Sequence, Delivery]:
 def running_max(points: Iterable[tuple[float, Sequence]]) -> Points:
     """Turn values in order of time into the highest so far at each time."""
     best: Points = []
+    highest = 0
     for at, value in points:
-        best.append((at, max(value, best[-1][1] if best else 0)))
+        if value > highest:
+            highest = value
+        best.append((at, highest))
     return best
 
 
