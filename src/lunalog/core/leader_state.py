@@ -105,6 +105,7 @@ class LeaderState(abc.ABC):
         self._doubts = Doubts()
         self._attempt: tuple[int, Sequence] = (0, 0)
         self._attempt_at = 0.0
+        self._carried: Sequence = 0
         self._attempt_s = ATTEMPT_S
         self._healthy_at = 0.0
         self._is_giving_back = False

@@ -205,6 +205,8 @@ class LeaderMachine(LeaderState):
             return []
         attempt = self.next
         if attempt is not None:
+            if attempt.held > self._carried:  # an ack quorum takes it, however slowly (N3)
+                self._carried, self._healthy_at = attempt.held, now
             if not self._is_attempt_stuck(attempt, now):
                 return []
             if self._servers is None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from lunalog.core import chain as chains
-from lunalog.core.effects import FenceSet, ReadFrom, StopFencing
+from lunalog.core.effects import FenceSet, GiveBack, ReadFrom, Seal, StopFencing
+from lunalog.core.leadership import LeaderMachine
 from lunalog.core.outbox import CopiedFrame
 from lunalog.core.recovery import FenceAnswer
+from lunalog.core.rolling import LeaderSettings
 from lunalog.core.takeover import READ_TIMEOUT_MS, READ_TIMEOUT_MS_MAX, RETRY_S, Takeover
-from lunalog.types import Member, OpenSegment, Policy, SegmentId, StreamHead
+from lunalog.types import Member, OpenSegment, Peer, Policy, SegmentId, StreamHead
 
 A, B, C = (Member(name, 1) for name in "abc")
 OPEN = OpenSegment(SegmentId(2, 0), 10, 5, (A, B, C), 2)
@@ -92,3 +94,54 @@ def test_who_could_not_help_is_asked_again_and_may_take_longer() -> None:
     assert takeover.copied(A, 10, 5, [CopiedFrame(10, 1, 7, b"x")])
     takeover.fenced(C, FenceAnswer(end=13, chain=1))
     assert read(takeover, now).timeout_ms == READ_TIMEOUT_MS, "a frame that came is progress"
+
+
+def carrying(count: int) -> LeaderMachine:
+    """A leader that has `count` events to carry over, to a set that is open and holds none yet."""
+    me = Peer("me", b"m" * 16)
+    stream = StreamHead(
+        "orders", b"s" * 16, Policy(), version=5, epoch=3, leader=me, released=False, open=OPEN
+    )
+    m = LeaderMachine(stream, me, LeaderSettings())
+    m.start(0.0)
+    m.proposed((A, B, C), 0.0)
+    frames = [CopiedFrame(10 + n, 1, 7, b"frame") for n in range(count)]
+    chain = 5
+    for frame in frames:
+        chain = chains.extend(chain, frame.first, frame.count, frame.crc)
+    m.fenced(A, FenceAnswer(end=10, chain=5), has_certificate=False, now=0.0)
+    m.fenced(B, FenceAnswer(end=10 + count, chain=chain), has_certificate=False, now=0.0)
+    m.copied(B, 10, 5, frames, 0.0)
+    ahead = m.next
+    assert ahead is not None
+    for replica in ahead.replicas:
+        m.opened(ahead, replica, ahead.first, ahead.chain, 0.0)
+    return m
+
+
+def test_n3_a_carry_over_that_moves_is_not_given_back_however_long_it_takes() -> None:
+    """Else each leader begins it anew on a slow link, and none comes to its end."""
+    m, now = carrying(count=6), 0.0
+    ahead, stall_s = m.next, m.settings.leader_stall_ms / 1000
+    assert ahead is not None
+    assert (ahead.first, m.tail) == (10, 16)
+    for end in range(11, 16):
+        now += 0.7 * stall_s
+        for replica in ahead.replicas[:2]:
+            ahead.accepted(replica, end, m.tail)
+            assert m.moved(ahead, now) == []
+        assert not any(isinstance(effect, GiveBack) for effect in m.tick(now + 0.1))
+    assert any(isinstance(effect, GiveBack) for effect in m.tick(now + stall_s))
+    for replica in ahead.replicas[:2]:
+        ahead.accepted(replica, 16, m.tail)
+    assert any(isinstance(effect, Seal) for effect in m.moved(ahead, now + stall_s))
+
+
+def test_n2_a_carry_over_that_reaches_too_few_is_given_back() -> None:
+    m = carrying(count=6)
+    ahead, stall_s = m.next, m.settings.leader_stall_ms / 1000
+    assert ahead is not None
+    for step in range(1, 6):
+        ahead.accepted(ahead.replicas[0], 10 + step, m.tail)
+        m.moved(ahead, step * stall_s / 6)
+    assert any(isinstance(effect, GiveBack) for effect in m.tick(stall_s))
