@@ -127,9 +127,12 @@ class Elections:
             self._contested.pop(stream.id, None)
 
     def gave_up(self, stream: Stream, incarnation: LeaderIncarnation) -> None:
-        """Queue who could not finish a takeover behind all others (R15)."""
+        """Queue who could not work behind all others, until it has opened a segment again (R15, N2)."""
         self._number += 1
-        self._campaign(stream).gave_up[incarnation] = self._number
+        campaign = self._campaign(stream)
+        campaign.gave_up[incarnation] = self._number
+        for known in [known for known in campaign.gave_up if self._leases.get(known) is None]:
+            del campaign.gave_up[known]
 
     def note_applied(
         self, incarnation: LeaderIncarnation, applied: tuple[tuple[StreamId, Sequence], ...]
@@ -165,8 +168,9 @@ class Elections:
         if campaign is None:
             return
         head = stream.head
-        if head.open is not None and head.open.id.epoch == head.epoch:
-            campaign.gave_up.clear()
+        has_opened = head.open is not None and head.open.id.epoch == head.epoch
+        if has_opened and head.leader is not None and not head.released:
+            campaign.gave_up.pop(head.leader.incarnation, None)
         if head.released and head.leader is not None and campaign.resigned is None:
             campaign.resigned = (head.leader.incarnation, self._now())
             asyncio.get_running_loop().call_later(RESIGNED_S + 0.01, self.consider, stream.id)
