@@ -5,12 +5,17 @@ Source: docs/design.md "Seams"; P1, P2, M1, D4, D13.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from lunalog.testing.transitions import TRANSITIONS
+from lunalog.testing.transitions import OF_STORMS
 
 if TYPE_CHECKING:
+    import random
+
     from lunalog.testing.nemesis import Kind, Strike
+
+DIED: Final = "master died"
+"""What is noticed begins with this; then "before" or "after", and the transaction."""
 
 
 def kill(strike: Strike) -> str | None:
@@ -56,18 +61,23 @@ def crash_at_commit(strike: Strike) -> str | None:
 
 def crash_at_transition(strike: Strike) -> str | None:
     """M1: crash the master right before or after the next transaction of one kind."""
+    when, name = aim(strike.chance)
     node, store = strike.pick(strike.targets.masters), strike.targets.store
     if node is None or store is None:
         return None
-    name, when = strike.chance.choice(TRANSITIONS), strike.chance.choice(("before", "after"))
 
     def crash() -> None:
-        strike.simulation.notice(f"master died {when} {name}")
+        strike.simulation.notice(f"{DIED} {when} {name}")
         strike.tell(f"{node.name} dies {when} {name}")
         strike.crash(node)
 
     store.crash_at(name, when, crash)
     return f"{node.name} {when} the next {name}"
+
+
+def aim(chance: random.Random) -> tuple[str, str]:
+    """Draw before or after what a master is to die."""
+    return chance.choice(("before", "after")), chance.choice(OF_STORMS)
 
 
 def lose_replies(strike: Strike) -> str | None:

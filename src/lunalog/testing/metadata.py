@@ -76,7 +76,7 @@ class SimulatedStore(MemoryStore):
         self.doomed: list[str] = []
         self.seen: Counter[str] = Counter()
         self._late: list[_Late] = []
-        self._crash: tuple[int | str, str, Callable[[], None]] | None = None
+        self._crashes: list[tuple[int | str, str, Callable[[], None]]] = []
 
     def crash_at(self, transaction: int | str, when: str, crash: Callable[[], None]) -> None:
         """Call `crash` before or after (`when`) a transaction, whose caller is never answered.
@@ -84,18 +84,18 @@ class SimulatedStore(MemoryStore):
         Args:
             transaction: The n-th, counted from 1 overall; or the next of this name (`transitions`).
             when: "before" or "after".
-            crash: Ends the master that asked; it takes the place of a crash that was planned before.
+            crash: Ends the master that asked, once; others that are planned go on waiting.
         """
         if when not in ("before", "after"):
             raise ValueError(f"when must be before or after, not {when!r}")
-        self._crash = (transaction, when, crash)
+        self._crashes.append((transaction, when, crash))
 
     def heal(self) -> None:
         """End all faults; what is late is gone."""
         self.faults = StoreFaults()
         self.doomed.clear()
         self._late.clear()
-        self._crash = None
+        self._crashes.clear()
 
     async def get(self, key: str) -> Record | None:
         """Read one key."""
@@ -173,8 +173,8 @@ class SimulatedStore(MemoryStore):
         return True
 
     async def _die(self, which: tuple[int, str], when: str) -> None:
-        if self._crash is None or self._crash[0] not in which or self._crash[1] != when:
-            return
-        crash, self._crash = self._crash[2], None
-        crash()
-        await asyncio.get_running_loop().create_future()  # nobody is left to be answered
+        for planned in self._crashes:
+            if planned[0] in which and planned[1] == when:
+                self._crashes.remove(planned)
+                planned[2]()
+                await asyncio.get_running_loop().create_future()  # nobody is left to be answered

@@ -26,6 +26,7 @@ from lunalog.testing.plan import Plan
 from lunalog.testing.recording import is_sound
 from lunalog.testing.simulation import Simulation, ViolationError
 from lunalog.testing.tempo import USUAL_LEASE_MS
+from lunalog.testing.transitions import OTHER
 from lunalog.testing.workload import Workload
 from lunalog.types import Member
 
@@ -275,6 +276,8 @@ def _run(plan: Plan) -> ScheduleResult:
             )
         except Exception as error:  # noqa: BLE001  whatever it is, the seed has failed
             result.violations += [f"{type(error).__name__}: {error}", *_trace(error)]
+    if schedule.cluster.store.seen[OTHER]:
+        result.violations.append("a transaction has no name in lunalog.testing.transitions")
     histories = list(schedule.recorder.histories.values())
     check_all(histories, result)
     result.acks = sum(len(history.acked) for history in histories)

@@ -20,9 +20,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from lunalog.testing.harm import DIED
 from lunalog.testing.plan import Plan
 from lunalog.testing.schedule import ScheduleResult, run_schedule
 from lunalog.testing.shrink import replay_arguments, shrink, violation_class
+from lunalog.testing.transitions import OF_STORMS
 
 SCHEDULES_PER_PROCESS = 50
 """What dead processes of a run leave behind is only given back with the process that ran it."""
@@ -77,6 +79,16 @@ class Totals:
                 found.append(f"{name} ({total / self.schedules:.1f} a schedule, {least} wanted)")
         return found
 
+    def deaths(self) -> str:
+        """At which transactions a master died that was aimed at them, and at which none did."""
+        found = {
+            name: [self.noticed[f"{DIED} {when} {name}"] for when in ("before", "after")]
+            for name in OF_STORMS
+        }
+        hit = [f"{name} {b}/{a}" for name, (b, a) in found.items() if a or b]
+        missed = [name for name, counts in found.items() if not any(counts)]
+        return "; ".join(", ".join(names) for names in (hit, ["never at", *missed]) if names)
+
     def show(self, took_s: float) -> None:
         """Print the sums."""
         print(
@@ -84,7 +96,9 @@ class Totals:
             f"{self.acks} acks, {self.steps} steps, {self.schedules / took_s:.1f} schedules/s"
         )
         print("faults:   " + ", ".join(f"{k} {n}" for k, n in sorted(self.faults.items())))
-        print("noticed:  " + ", ".join(f"{k} {n}" for k, n in sorted(self.noticed.items())))
+        print(f"died:     the master before/after {self.deaths()}")
+        rest = {k: n for k, n in self.noticed.items() if not k.startswith(DIED)}
+        print("noticed:  " + ", ".join(f"{k} {n}" for k, n in sorted(rest.items())))
         print("checked:  " + ", ".join(f"{k} {n}" for k, n in self.checked.items()))
 
 

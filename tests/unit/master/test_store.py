@@ -16,7 +16,7 @@ from lunalog.errors import (
     OutcomeUnknownError,
     StorageError,
 )
-from lunalog.master import MemoryStore, MetadataStore, SqliteStore
+from lunalog.master import MemoryStore, MetadataStore, SqliteStore, records
 from lunalog.runtime import SystemRuntime
 from lunalog.testing.metadata import SimulatedStore
 
@@ -158,6 +158,19 @@ async def test_simulated_crash_before_or_after() -> None:
                 await store.transact({}, {"a": b"1"})
         assert crashed == ["yes"]
         assert (await store.get("a") is not None) is applied
+
+
+async def test_simulated_crashes_wait_each_for_its_own_transaction() -> None:
+    store = SimulatedStore(random.Random(1))
+    crashed: list[str] = []
+    for name in ("found", "activate"):
+        store.crash_at(name, "before", lambda name=name: crashed.append(name))
+    for key, found in ((records.ACTIVE, ["activate"]), (records.CLUSTER, ["activate", "found"])):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await store.transact({}, {key: b"1"})
+        assert crashed == found
+        assert await store.transact({}, {key: b"1"}) is not None
 
 
 def test_simulated_a_crash_is_before_or_after_a_transaction() -> None:
