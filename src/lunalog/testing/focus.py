@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 DEEP = 5
 """A recovery of a recovery of a recovery: so many leaders in a row die before they have one."""
+CUT_SHORT = f"recovery after {DEEP} that were cut short"
+"""What is noticed then."""
 
 
 class Hunt:
@@ -25,6 +27,7 @@ class Hunt:
     def __init__(self, strike: Strike, lives: int) -> None:
         self._strike = strike
         self._lives = lives
+        self._latest = strike.chance.choice((-0.5, -2.0))  # often over by then, or hardly ever
         self._depth = 0
         self._segment: object = None
 
@@ -34,10 +37,12 @@ class Hunt:
         segment = head.stream, head.open
         self._depth = self._depth + 1 if segment == self._segment else 1
         self._segment = segment
+        if self._depth == DEEP + 1:  # and the segment that the first was to close is open still
+            strike.simulation.notice(CUT_SHORT)
         self._lives -= 1
         if self._lives <= 0:
             strike.nemesis.when_granted.pop(strike.number, None)
-        delay = 10 ** strike.chance.uniform(-4, -0.5) * strike.pace
+        delay = 10 ** strike.chance.uniform(-4, self._latest) * strike.pace
         victim = head.leader.name if head.leader is not None else ""
         for node in strike.targets.clients:
             if node.name == victim:
@@ -45,15 +50,13 @@ class Hunt:
 
     def _kill(self, node: SimulatedNode) -> None:
         if node.is_running:
-            if self._depth >= DEEP:
-                self._strike.simulation.notice(f"recovery after {DEEP} that were cut short")
             self._strike.tell(f"{node.name} dies, {self._depth} deep")
             self._strike.crash(node, back_s=0.02 * self._strike.chance.random())
 
 
 def hunt(strike: Strike) -> str | None:
     """K2: kill each new leader while it recovers, many in a row; the first by killing the leader."""
-    nemesis, lives = strike.nemesis, strike.chance.randint(DEEP, 2 * DEEP)
+    nemesis, lives = strike.nemesis, strike.chance.randint(DEEP + 1, 2 * DEEP)
     if nemesis.when_granted or not strike.targets.clients:
         return None
     nemesis.when_granted[strike.number] = Hunt(strike, lives).granted
