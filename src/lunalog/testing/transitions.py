@@ -107,9 +107,9 @@ def _of_server(before: bytes | None, after: bytes, key: str) -> str:
         ("restart", new.boot != old.boot),
         ("leave", new.is_leaving and not old.is_leaving),
         ("stay", old.is_leaving and not new.is_leaving),
-        ("report", new.synced_position != old.synced_position),
     )
-    return next((name for name, has_changed in changes if has_changed), OTHER)
+    found = (name for name, has_changed in changes if has_changed)
+    return next(found, "report")  # of its position, perhaps of one that was written meanwhile
 
 
 def _of_tombstone(before: bytes | None, after: bytes, key: str) -> str:
