@@ -141,30 +141,46 @@ async def split(stage: Stage) -> None:
     await stage.sleep(0.2)
 
 
-@workload(lambda chance: Setting(3, 2, servers=5))
+@workload(lambda chance: Setting(3, 2, servers=4))
 async def unseen(stage: Stage) -> None:
-    """A member that the leader never reached is fenced, and then that leader reaches it."""
+    """A member that the leader never reached is fenced, and then that leader reaches it.
+
+    Nothing but the fence tells that member of the next epoch: the master has lost sight of it, so that
+    no segment is opened there, and no certificate comes through.  There is no fourth server to roll to
+    before the next leader needs one.
+    """
     await stage.more_acks(3)
     first, epoch = stage.leader, stage.epoch
     if first is None:
         return
     old = next(node for node in stage.client_nodes if node is not first)
-    unseen = stage.chance.choice(stage.server_nodes)
+    spare = next(node for node in stage.server_nodes if node not in stage.member_nodes())
+    unseen = stage.chance.choice(stage.member_nodes())
+    stage.kill(spare)
     stage.cut(old.name, unseen.name)
     stage.kill(first)
     await stage.led_after(epoch)
     stage.back(first)
     await stage.more_acks(3)
     members, epoch = stage.member_nodes(), stage.epoch
-    if unseen not in members or stage.leader is not old:
+    if unseen not in members or len(members) < 3 or stage.leader is not old:
         return
     fenced, kept = [node for node in members if node is not unseen]
     stage.cut(old.name, "master-1", fenced.name)
     stage.cut(first.name, kept.name)
+    stage.network.reset("master-1", unseen.name)
+    stage.cut("master-1", unseen.name)
+    stage.back(spare)
+
+    def opened(head: StreamHead) -> None:
+        if head.open is not None and head.open.id.epoch > epoch:
+            stage.cut(first.name, unseen.name)
+
+    stage.on_head = opened
     await stage.led_after(epoch)
     stage.network.mend(old.name, unseen.name)
     stage.network.mend(unseen.name, old.name)
-    await stage.sleep(0.4)
+    await stage.sleep(0.8)
 
 
 @workload(
@@ -247,9 +263,13 @@ async def quiet(stage: Stage) -> None:
 
 @workload(lambda chance: Setting(3, 2, servers=3, pause_s=0.003, burst_max=10))
 async def resigns(stage: Stage) -> None:
-    """Leaders resign in the middle of appends, over a slow store and slow servers."""
+    """Leaders resign in the middle of appends, over a slow store and slow servers.
+
+    The first one's appends no longer reach anybody by then, and it dies as its segment closes.
+    """
     chance = stage.chance
-    for _ in range(4):
+    await _resigns_alone(stage)
+    for _ in range(3):
         await stage.more_acks(5)
         leader, epoch = stage.leader, stage.epoch
         if leader is None:
@@ -267,6 +287,27 @@ async def resigns(stage: Stage) -> None:
             stage.back(leader)
         await stage.led_after(epoch)
         stage.store.faults.latency_s = (0.0, 0.0)
+
+
+async def _resigns_alone(stage: Stage) -> None:
+    await stage.more_acks(5)
+    leader, epoch = stage.leader, stage.epoch
+    if leader is None:
+        return
+    for node in stage.member_nodes():
+        stage.network.cut(leader.name, node.name)
+
+    def closed(head: StreamHead) -> None:
+        if head.open is None:
+            stage.kill(leader)
+
+    stage.on_head = closed
+    await stage.sleep(0.02)
+    stage.resigning.add(leader.name)
+    await stage.led_after(epoch)
+    stage.on_head = lambda head: None
+    stage.heal()
+    stage.back(leader)
 
 
 @workload(lambda chance: Setting(3, 2, servers=chance.choice((3, 4)), payload_bytes=600))
