@@ -5,6 +5,7 @@ Hypothesis repeats itself here, and draws anew with `HYPOTHESIS_PROFILE=nightly`
 
 import logging
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,3 +24,13 @@ def _logging():
     before = root.handlers[:], root.level, root.propagate
     yield
     root.handlers[:], root.level, root.propagate = before
+
+
+@pytest.fixture(autouse=True)
+def _signals():
+    """A command past its point of no return ignores them; children of later tests would, too."""
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        if handler is not None and signal.getsignal(number) != handler:
+            signal.signal(number, handler)
