@@ -90,6 +90,12 @@ class ServerConfig:
     reserve_bytes: int = 64 * limits.MIB
     """Free space below which appends are refused and fences still work (D3)."""
     connections_max: int = 10_000
+    tls_certificate: str = ""
+    """File of this node's certificate and its chain; with it all connections are under TLS."""
+    tls_key: str = ""
+    """File of its key; empty: in the file of the certificate."""
+    tls_authority: str = ""
+    """File of who signs the certificates of the cluster; empty: the system's trust store."""
 
     def validate(self) -> None:
         """Raise `UsageError` if the settings do not fit each other."""
@@ -103,6 +109,7 @@ class ServerConfig:
             "wal_queue_bytes_max must hold the largest frame",
         )
         _require(self.connections_max > 0, "connections_max must be positive")
+        _require_tls_whole(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +127,12 @@ class MasterConfig:
     connections_max: int = 10_000
     servers: int | None = None
     """Wanted journal servers for the local orchestrator; none: nobody is provisioned."""
+    tls_certificate: str = ""
+    """File of this node's certificate and its chain; with it all connections are under TLS."""
+    tls_key: str = ""
+    """File of its key; empty: in the file of the certificate."""
+    tls_authority: str = ""
+    """File of who signs the certificates of the cluster; empty: the system's trust store."""
 
     def validate(self) -> None:
         """Raise `UsageError` if the settings do not fit each other."""
@@ -127,6 +140,14 @@ class MasterConfig:
         _require(self.heartbeat_ms * 3 <= self.server_lost_ms, "server_lost_ms is too short")
         _require(self.servers is None or self.servers >= 0, "servers must not be negative")
         _require(self.connections_max > 0, "connections_max must be positive")
+        _require_tls_whole(self)
+
+
+def _require_tls_whole(config: ServerConfig | MasterConfig) -> None:
+    _require(
+        bool(config.tls_certificate) or not (config.tls_key or config.tls_authority),
+        "tls_key and tls_authority need a tls_certificate: a node speaks TLS with all, or with nobody",
+    )
 
 
 def _require(holds: bool, message: str) -> None:

@@ -2,13 +2,14 @@
 
     LunalogError (code, retryable, maybe_applied, exit_code)
       UsageError              BadNameError BadAddressError PayloadTooLargeError
-                              ClosedError ConflictError
+                              BadCertificateError ClosedError ConflictError
       StreamError             StreamNotFoundError StreamExistsError TruncatedError DataLostError
       NotLeaderError          FencedError
       AvailabilityError       NotEnoughServersError OverloadedError MasterUnavailableError
                               ServerUnavailableError NotActiveError DeadlineExceededError
       OutcomeUnknownError
       PeerError               CorruptFrameError UnsupportedVersionError WrongClusterError
+                              TlsError, its kinds: UntrustedPeerError TlsMismatchError
       StorageError            CorruptRecordError DiskFullError DirectoryLockedError
       RefusedError            a replica's answers to a leader (wire only, handled in the client)
       InvariantError          a rule was broken here: the process (or journal) ends (R27)
@@ -106,6 +107,12 @@ class BadAddressError(UsageError):
     """Not a URL or address that lunalog understands."""
 
     code = "bad_address"
+
+
+class BadCertificateError(UsageError):
+    """A certificate, key or authority of this side cannot be used."""
+
+    code = "bad_certificate"
 
 
 class PayloadTooLargeError(UsageError):
@@ -274,6 +281,24 @@ class WrongClusterError(PeerError):
     """The other side, or a data directory, belongs to another cluster or server."""
 
     code = "wrong_cluster"
+
+
+class TlsError(PeerError):
+    """No TLS handshake with the other side; nothing else was said."""
+
+    code = "tls"
+
+
+class UntrustedPeerError(TlsError):
+    """The other side's certificate is not valid now, not for its name, or of nobody we trust."""
+
+    code = "untrusted_peer"
+
+
+class TlsMismatchError(TlsError):
+    """One side speaks TLS and the other does not."""
+
+    code = "tls_mismatch"
 
 
 # ------------------------------------------------------------------------------------ storage

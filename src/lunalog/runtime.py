@@ -293,8 +293,8 @@ class SystemRuntime:
 
     is_blocking = True
 
-    def __init__(self) -> None:
-        self.network: Network = TcpNetwork()
+    def __init__(self, network: Network | None = None) -> None:
+        self.network: Network = network or TcpNetwork()
         self.random = random.Random(os.urandom(16))
 
     def now(self) -> float:

@@ -103,6 +103,8 @@ def test_a_number_that_is_none_is_an_error():
         (MasterConfig(heartbeat_ms=1000), "lease_ms"),
         (MasterConfig(server_lost_ms=1000), "server_lost_ms"),
         (MasterConfig(servers=-1), "servers"),
+        (MasterConfig(tls_key="k"), "tls_certificate"),
+        (ServerConfig(tls_authority="ca"), "with all, or with nobody"),
     ],
 )
 def test_settings_that_do_not_fit_each_other(config, message):

@@ -19,8 +19,9 @@ from lunalog.cli.options import Settings, shared
 from lunalog.errors import BadAddressError, UsageError
 
 if TYPE_CHECKING:
+    from lunalog.config import MasterConfig, ServerConfig
     from lunalog.orchestrator.process import PidFile
-    from lunalog.runtime import Address, SystemRuntime
+    from lunalog.runtime import Address, Network, SystemRuntime
 
 from lunalog.orchestrator.base import LEFT_EXIT_CODE
 
@@ -43,9 +44,42 @@ def process_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="End when the other side of this inherited pipe closes.",
         ),
     )
-    for option in reversed(options):
+    for option in reversed((*tls_options(), *options)):
         command = option(command)
     return command
+
+
+def tls_options() -> tuple[Callable[..., Any], ...]:
+    """Options of TLS; they are settings, too."""
+    helps = {
+        "--tls-certificate": "Certificate of this node; all connections are under TLS.",
+        "--tls-key": "Its key.  [default: in the certificate's file]",
+        "--tls-authority": "Who signs the cluster's certificates.  [default: whom the system trusts]",
+    }
+    return tuple(click.option(name, metavar="FILE", help=text) for name, text in helps.items())
+
+
+def tls_arguments(config: ServerConfig | MasterConfig) -> tuple[str, ...]:
+    """Return the options that give a server the TLS of `config`, by paths good in any directory."""
+    files = {
+        "--tls-certificate": config.tls_certificate,
+        "--tls-key": config.tls_key,
+        "--tls-authority": config.tls_authority,
+    }
+    given = {name: str(Path(file).absolute()) for name, file in files.items() if file}
+    return tuple(word for option in given.items() for word in option)
+
+
+def network_of(config: ServerConfig | MasterConfig, host: str | None) -> Network | None:
+    """Return the network that a node's settings ask for; none: the machine's as it is."""
+    if not config.tls_certificate:
+        return None
+    from lunalog.runtime import TcpNetwork
+    from lunalog.wire.certificates import node_contexts
+    from lunalog.wire.tls import TlsNetwork
+
+    contexts = node_contexts(config.tls_certificate, config.tls_key, config.tls_authority, host)
+    return TlsNetwork(TcpNetwork(), contexts)
 
 
 @click.command("server")
@@ -100,6 +134,7 @@ def server_command(
             raise UsageError(f"label {label!r} is not KEY=VALUE; nothing was started")
     chosen = load(ServerConfig, file=config, environment=os.environ, flags=flags)
     addresses = parse_addresses(masters)
+    network = network_of(chosen, chosen.host)
 
     async def start(runtime: SystemRuntime) -> Node:
         from lunalog.server import JournalServer
@@ -114,7 +149,8 @@ def server_command(
         line = {"server": server.name, "address": show(server.address), "data": str(data)}
         return Node("server_listening", line, server.stop, server.wait_left)
 
-    return run_node(settings, start, pid_file, lifeline, (masters,))
+    arguments = (masters, *tls_arguments(chosen))
+    return run_node(settings, start, pid_file, lifeline, network=network, arguments=arguments)
 
 
 @click.command("master")
@@ -161,20 +197,24 @@ def master_command(
 
     chosen = load(MasterConfig, file=config, environment=os.environ, flags=flags)
     base = servers_dir or data / "servers"
+    network = network_of(chosen, None)  # clients may dial another name of it
 
     async def start(runtime: SystemRuntime) -> Node:
         from lunalog.master import Master, SqliteStore
         from lunalog.orchestrator.local import LocalOrchestrator
 
         wanted = chosen.servers is not None
-        orchestrator = LocalOrchestrator(runtime, base, lifeline=lifeline) if wanted else None
+        options = tls_arguments(chosen)
+        orchestrator = None
+        if wanted:
+            orchestrator = LocalOrchestrator(runtime, base, lifeline=lifeline, options=options)
         store = SqliteStore(data / "metadata.sqlite", runtime)
         master = Master(runtime, store, chosen, orchestrator)
         await master.start()
         line = {"address": show(master.address), "cluster": master.cluster, "data": str(data)}
         return Node("master_listening", line, master.stop)
 
-    return run_node(settings, start, pid_file, lifeline)
+    return run_node(settings, start, pid_file, lifeline, network=network)
 
 
 def parse_addresses(text: str) -> list[Address]:
@@ -216,6 +256,8 @@ def run_node(
     start: Callable[[SystemRuntime], Awaitable[Node]],
     pid_file: Path | None,
     lifeline: int | None,
+    *,
+    network: Network | None = None,
     arguments: tuple[str, ...] = (),
 ) -> int:
     """Run one node until it is told to end, on a loop of its own; returns the exit code."""
@@ -228,11 +270,14 @@ def run_node(
     if held is not None:
         held.take(arguments)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_serve(start, held, lifeline))
+        return runner.run(_serve(start, held, lifeline, network))
 
 
 async def _serve(
-    start: Callable[[SystemRuntime], Awaitable[Node]], held: PidFile | None, lifeline: int | None
+    start: Callable[[SystemRuntime], Awaitable[Node]],
+    held: PidFile | None,
+    lifeline: int | None,
+    network: Network | None,
 ) -> int:
     from lunalog.orchestrator.process import watch_lifeline
     from lunalog.runtime import SystemRuntime, Tasks
@@ -243,7 +288,7 @@ async def _serve(
         loop.add_signal_handler(signum, stopping.set)
     if lifeline is not None:
         watch_lifeline(lifeline, lambda: _wake(loop, stopping))
-    runtime = SystemRuntime()
+    runtime = SystemRuntime(network)
     try:
         node = await start(runtime)
     except OSError as error:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from lunalog.runtime import SystemRuntime
+from lunalog.runtime import Network, SystemRuntime
 
 logger = logging.getLogger("lunalog.client")
 
@@ -18,8 +18,8 @@ logger = logging.getLogger("lunalog.client")
 class JournalRuntime(SystemRuntime):
     """The real machine, but `fail` ends the journals that use it and not the process."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, network: Network | None = None) -> None:
+        super().__init__(network)
         self.error: BaseException | None = None
         """What this runtime failed with first; set from any thread."""
         self._loop = asyncio.get_running_loop()

@@ -17,7 +17,14 @@ from lunalog.client.ending import JournalRuntime
 from lunalog.client.lead import LeadScope
 from lunalog.client.leader import Leadership
 from lunalog.client.master import MasterLink
-from lunalog.client.opening import Connecting, checked, checked_options, choose_policy, peer_name
+from lunalog.client.opening import (
+    Connecting,
+    checked,
+    checked_options,
+    choose_policy,
+    peer_name,
+    runtime_to,
+)
 from lunalog.client.reader import ReadOptions, StreamReader
 from lunalog.client.roles import RoleStates
 from lunalog.client.servers import ServerLinks
@@ -108,8 +115,9 @@ class SingleWriteJournal:
         """Connect to a cluster; `async with` the result, or `await` it.
 
         Args:
-            url: `lunalog://HOST:PORT[,HOST:PORT]`; through `lunalog.SingleWriteJournal` also
-                `memory://NAME` and `file:///DIRECTORY`.  None takes `LUNALOG_URL`.
+            url: `lunalog://HOST:PORT[,HOST:PORT]`, or `lunalogs://...[?ca=FILE]` for TLS; through
+                `lunalog.SingleWriteJournal` also `memory://NAME` and `file:///DIRECTORY`.
+                None takes `LUNALOG_URL`.
             peer: This process's name among the candidates; default: from host and process id.  A newer
                 journal of the same name replaces an older one, which ends with `ClosedError`.
             config: Settings; default `ClientConfig()`.
@@ -120,6 +128,7 @@ class SingleWriteJournal:
             BadAddressError: `url` is not one.
             MasterUnavailableError: No master answered in time.
             WrongClusterError, UnsupportedVersionError: What answered will not work with us.
+            BadCertificateError, TlsError: The authority cannot be read; what answered is not trusted.
         """
 
         async def opening() -> Self:
@@ -130,7 +139,7 @@ class SingleWriteJournal:
                     f"{text!r}: embedded journals are opened by lunalog.SingleWriteJournal.connect"
                 )
             journal = cls(
-                runtime or JournalRuntime(),
+                await runtime_to(where, runtime),
                 where.masters,
                 url=text,
                 peer=peer_name(peer),

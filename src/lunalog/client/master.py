@@ -28,6 +28,7 @@ from lunalog.errors import (
     NotLeaderError,
     PeerError,
     StreamNotFoundError,
+    TlsError,
     UnsupportedVersionError,
     UsageError,
     WrongClusterError,
@@ -172,7 +173,7 @@ class MasterLink(Handler):
                     unreachable=MasterUnavailableError,
                 )
             except (AvailabilityError, PeerError) as error:
-                if isinstance(error, (CorruptFrameError, *FINAL_ERRORS)):
+                if isinstance(error, (CorruptFrameError, TlsError, *FINAL_ERRORS)):
                     raise  # what listens there is no master of ours
                 self._last_error = error
         return None

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
+from lunalog.client.ending import JournalRuntime
 from lunalog.client.reader import ReadOptions
+from lunalog.client.url import AUTHORITY_VARIABLE, ClusterUrl
 from lunalog.config import ClientConfig
-from lunalog.errors import UsageError
+from lunalog.errors import BadAddressError, UsageError
+from lunalog.runtime import Runtime, TcpNetwork
 from lunalog.types import Policy, Sequence, check_node_name
+from lunalog.wire.certificates import client_contexts
+from lunalog.wire.tls import TlsNetwork
 
 
 class Closable(Protocol):
@@ -55,6 +61,24 @@ def peer_name(peer: str | None) -> str:
         return check_node_name(peer)
     host = "".join(c if c.isalnum() and c.isascii() else "-" for c in socket.gethostname())
     return f"{host[:40] or 'host'}-{os.getpid()}"
+
+
+async def runtime_to(where: ClusterUrl, given: Runtime | None) -> Runtime:
+    """Return `given`, or this machine with the network that a URL asks for.
+
+    The authority is the URL's, else that of `LUNALOG_CA`, else the system's; its file is read off the
+    loop.  Raises `BadCertificateError` when it cannot be used.
+    """
+    if not where.is_secure:
+        return given or JournalRuntime()
+    if given is not None:
+        raise BadAddressError(
+            "lunalogs:// is for this machine's network; a runtime= brings its own"
+        )
+    authority = where.authority or os.environ.get(AUTHORITY_VARIABLE, "")
+    loop = asyncio.get_running_loop()
+    contexts = await loop.run_in_executor(None, client_contexts, authority)
+    return JournalRuntime(TlsNetwork(TcpNetwork(), contexts))
 
 
 def checked_options(start: Sequence | None, *, follow: bool, linearizable: bool) -> ReadOptions:

@@ -3,6 +3,7 @@
     memory://NAME                     in this process and loop, gone with its last journal
     file:///DIRECTORY                 in this process, durable, one server
     lunalog://HOST:PORT,HOST:PORT     a cluster, by its masters
+    lunalogs://HOST:PORT?ca=FILE      the same under TLS; the authority is optional
 
 Source: design.md section 8.
 """
@@ -20,9 +21,12 @@ from lunalog.runtime import Address
 
 MASTER_PORT: Final = 7600
 URL_VARIABLE: Final = "LUNALOG_URL"
+AUTHORITY_VARIABLE: Final = "LUNALOG_CA"
+AUTHORITY_OPTION: Final = "ca"
 MEMORY_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 ACCEPTED: Final = (
     "use lunalog://HOST:PORT (several masters: lunalog://HOST:PORT,HOST:PORT), "
+    "lunalogs://HOST:PORT[?ca=FILE] for TLS, "
     "file:///DIRECTORY, or memory://NAME"
 )
 
@@ -52,6 +56,10 @@ class ClusterUrl:
     """A cluster of processes, by the addresses of its masters."""
 
     masters: tuple[Address, ...]
+    is_secure: bool = False
+    """TLS, to masters and servers alike."""
+    authority: str = ""
+    """File of who has signed their certificates; empty: not said here."""
 
 
 JournalUrl = MemoryUrl | FileUrl | ClusterUrl
@@ -76,13 +84,8 @@ def parse(url: str) -> JournalUrl:
         return _memory(url, rest)
     if scheme == "file":
         return _file(url)
-    if scheme == "lunalog":
-        return _cluster(url, rest)
-    if scheme == "lunalogs":
-        raise BadAddressError(
-            f"{url!r:.200}: TLS is not supported by this version; use lunalog:// on a network you "
-            "trust, or a tunnel"
-        )
+    if scheme in ("lunalog", "lunalogs"):
+        return _cluster(url, rest, is_secure=scheme == "lunalogs")
     raise BadAddressError(f"{url!r:.200}: unknown scheme {scheme!r}: {ACCEPTED}")
 
 
@@ -116,17 +119,33 @@ def _file(url: str) -> FileUrl:
     return FileUrl(path)
 
 
-def _cluster(url: str, rest: str) -> ClusterUrl:
+def _cluster(url: str, rest: str, *, is_secure: bool) -> ClusterUrl:
     hosts, _, options = rest.partition("?")
-    if options:
-        raise BadAddressError(
-            f"{url!r:.200}: unknown option {options.partition('=')[0]!r}; settings are passed as "
-            "config=ClientConfig(...) or by LUNALOG_CLIENT_* variables"
-        )
+    authority = _authority(url, options, is_secure=is_secure) if options else ""
     hosts = hosts.removesuffix("/")
     if not hosts:
         raise BadAddressError(f"{url!r:.200} names no master: {ACCEPTED}")
-    return ClusterUrl(tuple(_address(url, part) for part in hosts.split(",")))
+    masters = tuple(_address(url, part) for part in hosts.split(","))
+    return ClusterUrl(masters, is_secure, authority)
+
+
+def _authority(url: str, options: str, *, is_secure: bool) -> str:
+    name, _, value = options.partition("=")
+    if name != AUTHORITY_OPTION:
+        raise BadAddressError(
+            f"{url!r:.200}: unknown option {name!r}; settings are passed as "
+            "config=ClientConfig(...) or by LUNALOG_CLIENT_* variables"
+        )
+    if not is_secure:
+        raise BadAddressError(
+            f"{url!r:.200}: an authority is for TLS: use lunalogs://, or leave {name}= out"
+        )
+    found = unquote(value)
+    if not found or "&" in value or "\0" in found:
+        raise BadAddressError(
+            f"{url!r:.200}: {name}= takes one file, such as lunalogs://HOST:PORT?ca=/etc/lunalog/ca.pem"
+        )
+    return found
 
 
 def _address(url: str, text: str) -> Address:

@@ -119,11 +119,14 @@ class LocalOrchestrator:
         *,
         lifeline: int | None = None,
         command: Command = server_command,
+        options: Sequence[str] = (),
     ) -> None:
         self._runtime = runtime
         self._base = base
         self._lifeline = lifeline
         self._command = command
+        self._options = tuple(options)
+        """What every server is started with besides; one that was started with others is restarted."""
         self._masters = ""
         self._servers: dict[str, LocalServer] = {}
         self._tasks = Tasks(runtime)
@@ -140,8 +143,10 @@ class LocalOrchestrator:
             if server.adopted is None:
                 continue
             logger.info("server_adopted", extra={"server": name, "pid": server.adopted.pid})
-            if server.adopted.arguments != (self._masters,):
-                await self._end(server)  # it looks for its master where none is any more
+            if server.adopted.arguments != (self._masters, *self._options):
+                await self._end(
+                    server
+                )  # it does not find its master, or in words it does not speak
         self._looking = self._tasks.start(self._look_after(), "local-orchestrator")
 
     def _open_base(self, cluster: str) -> list[str]:
@@ -259,7 +264,7 @@ class LocalOrchestrator:
         server.adopted = await self._blocking(live_owner, server.pid_file)
         if server.adopted is not None:
             return
-        arguments = list(self._command(server.name, server.directory, self._masters))
+        arguments = [*self._command(server.name, server.directory, self._masters), *self._options]
         pass_fds: tuple[int, ...] = ()
         if self._lifeline is not None:
             arguments += ["--lifeline", str(self._lifeline)]

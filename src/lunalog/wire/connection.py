@@ -21,6 +21,7 @@ from lunalog.errors import (
     OverloadedError,
     PeerError,
     ServerUnavailableError,
+    TlsMismatchError,
     UnsupportedVersionError,
 )
 from lunalog.runtime import Address, Runtime
@@ -447,6 +448,8 @@ async def dial(
             f"what answers at {address[0]}:{address[1]} does not speak lunalog ({error}); "
             "nothing was changed: check the address"
         ) from error
+    except TlsMismatchError as error:
+        raise TlsMismatchError(f"{address[0]}:{address[1]}: {error}") from error
     except asyncio.CancelledError:
         connection.abort()
         raise

@@ -23,6 +23,10 @@ from lunalog.errors import BadAddressError
         ("lunalog://h:1/", ClusterUrl((("h", 1),))),
         ("lunalog://a:1,b:2,c", ClusterUrl((("a", 1), ("b", 2), ("c", 7600)))),
         ("lunalog://[::1]:7600", ClusterUrl((("::1", 7600),))),
+        ("lunalogs://h:1", ClusterUrl((("h", 1),), is_secure=True)),
+        ("lunalogs://a,b:2/", ClusterUrl((("a", 7600), ("b", 2)), is_secure=True)),
+        ("lunalogs://h:1?ca=/etc/ca.pem", ClusterUrl((("h", 1),), True, "/etc/ca.pem")),
+        ("lunalogs://h:1/?ca=a%20b%26c", ClusterUrl((("h", 1),), True, "a b&c")),
     ],
 )
 def test_accepted(url, expected):
@@ -54,7 +58,13 @@ def test_an_embedded_url_is_shown_as_it_is_written(url):
         ("lunalog://h:1/path", "not HOST:PORT"),
         ("lunalog://u@h:1", "not HOST:PORT"),
         ("lunalog://h:1?lease=3", "unknown option 'lease'"),
-        ("lunalogs://h:1", "TLS is not supported"),
+        ("lunalogs://", "names no master"),
+        ("lunalogs://h:1?lease=3", "unknown option 'lease'"),
+        ("lunalogs://h:1?ca=", "ca= takes one file"),
+        ("lunalogs://h:1?ca", "ca= takes one file"),
+        ("lunalogs://h:1?ca=a&ca=b", "ca= takes one file"),
+        ("lunalogs://h:1?ca=%00", "ca= takes one file"),
+        ("lunalog://h:1?ca=/etc/ca.pem", "an authority is for TLS: use lunalogs://"),
         (b"memory://x", "a string, not bytes"),
     ],
 )
@@ -66,7 +76,7 @@ def test_refused_with_what_to_do(url, message):
 
 @given(st.text(max_size=40))
 def test_any_text_is_read_or_refused(text):
-    for prefix in ("", "lunalog://", "file://", "memory://"):
+    for prefix in ("", "lunalog://", "lunalogs://h?ca=", "file://", "memory://"):
         with contextlib.suppress(BadAddressError):
             parse(prefix + text)
 

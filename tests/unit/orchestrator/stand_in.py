@@ -19,7 +19,8 @@ def main() -> int:
     if "--lifeline" in rest:
         watch_lifeline(int(rest[rest.index("--lifeline") + 1]), ended.set)
     held = PidFile(Path(directory) / "server.pid")
-    held.take((masters,))  # from here on it is found, and told to end
+    options = rest[: rest.index("--lifeline")] if "--lifeline" in rest else rest
+    held.take((masters, *options))  # from here on it is found, and told to end
     print("up", file=sys.stderr, flush=True)
     while not ended.wait(0.02):
         pass

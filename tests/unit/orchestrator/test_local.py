@@ -29,10 +29,8 @@ async def make(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     made = []
 
-    def build(lifeline=None):
-        made.append(
-            LocalOrchestrator(SystemRuntime(), tmp_path, lifeline=lifeline, command=stand_in)
-        )
+    def build(**more):
+        made.append(LocalOrchestrator(SystemRuntime(), tmp_path, command=stand_in, **more))
         return made[-1]
 
     yield build
@@ -129,6 +127,24 @@ async def test_one_that_looks_for_another_master_is_restarted(make, tmp_path):
     second = make()
     await second.start("c1", ("127.0.0.1", 7700))
     await until(lambda: live_servers(tmp_path).get("a", pid) != pid)
+
+
+async def test_servers_are_restarted_when_what_they_are_started_with_changes(make, tmp_path):
+    """Such as a cluster that goes over to TLS, with its master at the address it had."""
+    first = make()
+    await first.start("c1", MASTER)
+    await first.provision("a")
+    pid = (await up(first, tmp_path, ["a"]))["a"]
+    await first.stop(end_servers=False)
+    second = make(options=("--tls-certificate", "c.pem"))
+    await second.start("c1", MASTER)
+    again = await until(
+        lambda: live_servers(tmp_path).get("a", pid) != pid and live_servers(tmp_path)
+    )
+    await second.stop(end_servers=False)
+    third = make(options=("--tls-certificate", "c.pem"))
+    await third.start("c1", MASTER)
+    assert {info.name: info.pid for info in await third.list()} == again
 
 
 async def test_servers_of_another_cluster_are_left_alone(make):
