@@ -29,16 +29,24 @@ def free_port() -> int:
 class BenchCluster:
     """Start with `async with`; every process ends with it."""
 
-    def __init__(self, servers: int = 3) -> None:
+    def __init__(self, servers: int = 3, *, options: tuple[str, ...] = (), ca: str = "") -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="lunalog-bench-"))
         self.wanted = servers
         self.master: subprocess.Popen[bytes] | None = None
         self.servers: dict[str, subprocess.Popen[bytes]] = {}
+        self.options = options
+        """Every node's, such as those of TLS."""
+        self.ca = ca
+        """File of the authority, where those are given."""
+        self.masters = ""
         self.url = ""
 
     async def __aenter__(self) -> BenchCluster:
         port = free_port()
-        self.url = f"lunalog://127.0.0.1:{port}"
+        self.masters = f"127.0.0.1:{port}"
+        self.url = (
+            f"lunalogs://{self.masters}?ca={self.ca}" if self.ca else f"lunalog://{self.masters}"
+        )
         self.master = self._start("master", "--port", str(port))
         for n in range(1, self.wanted + 1):
             self.start_server(f"s{n}")
@@ -64,8 +72,7 @@ class BenchCluster:
 
     def start_server(self, name: str) -> None:
         """Start one journal server on its own directory."""
-        master = self.url.removeprefix("lunalog://")
-        self.servers[name] = self._start("server", "--masters", master, "--name", name)
+        self.servers[name] = self._start("server", "--masters", self.masters, "--name", name)
 
     def kill_server(self, name: str) -> None:
         """End a server by SIGKILL."""
@@ -83,9 +90,10 @@ class BenchCluster:
 
     def _start(self, role: str, *arguments: str) -> subprocess.Popen[bytes]:
         name = arguments[-1] if role == "server" else "master"
+        command = [sys.executable, "-m", "lunalog", role, "--data", self._path(name)]
         with open(self.directory / f"{name}.log", "ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "lunalog", role, "--data", self._path(name), *arguments],
+                [*command, *self.options, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
