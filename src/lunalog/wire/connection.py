@@ -30,7 +30,7 @@ from lunalog.wire.codec import Buffer, FramesHead, Kind
 from lunalog.wire.handler import Handler as Handler
 from lunalog.wire.messages import ANSWERS, Failure, Hello, Message, Welcome
 from lunalog.wire.patience import Patience
-from lunalog.wire.room import HOLD_S, Room
+from lunalog.wire.room import Room
 
 HANDSHAKE_TIMEOUT_S: Final = 5.0
 BUFFER_BYTES_MIN: Final = 16 * limits.KIB
@@ -334,7 +334,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def held_room_too_long(self) -> None:
         """End this connection, so that others get the room."""
-        self.close(OverloadedError(f"a large message did not come to its end in {HOLD_S:g} s"))
+        self.close(OverloadedError("a large message does not get on, and others wait behind it"))
 
     def _dispatch(self, kind: int, number: int, body: memoryview) -> None:
         handler = self.handler

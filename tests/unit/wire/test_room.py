@@ -11,7 +11,7 @@ from lunalog.errors import OverloadedError
 from lunalog.wire import codec
 from lunalog.wire.codec import ENVELOPE_BYTES, Kind
 from lunalog.wire.connection import BUFFER_BYTES_MAX
-from lunalog.wire.room import HOLD_S, PLACES, Room
+from lunalog.wire.room import HOLD_S, HOLD_S_MAX, PLACES, Room
 
 LARGE = 4 * limits.MIB
 
@@ -24,7 +24,7 @@ class Visitor:
     """Counts when it is told something."""
 
     def __init__(self) -> None:
-        self.got = self.ended = 0
+        self.got = self.ended = self.received_bytes = 0
 
     def has_room(self) -> None:
         self.got += 1
@@ -77,7 +77,7 @@ def test_one_that_is_not_ended_loses_its_connection_and_the_next_is_served() -> 
             raw.transport.write(message(slot)[:-1])
         await asyncio.sleep(1)
         raws[PLACES].transport.write(message(PLACES))
-        await asyncio.sleep(HOLD_S)
+        await asyncio.sleep(2 * HOLD_S)  # it moved until the first look
         assert [slot for _, slot, _, _ in world.theirs.of("append")] == [PLACES]
         assert [raw.is_lost for raw in raws] == [True] + [False] * PLACES  # nobody waits any more
         ((kind, _, failure),) = raws[0].messages()
@@ -100,6 +100,69 @@ def test_one_that_sends_large_messages_without_end_keeps_its_connection() -> Non
         await asyncio.sleep(1)
         assert len(world.theirs.of("append")) == 12
         assert not raw.is_lost
+
+    play(story)
+
+
+class Slow:
+    """Sends one large message on a slow link, and dials again when it is cut off."""
+
+    def __init__(self, room: Room, rate: int, ended: list[Slow]) -> None:
+        self.room, self.rate, self.ended = room, rate, ended
+        self.received_bytes = self.cuts = 0
+        self.task: asyncio.Task[None] | None = None
+
+    def dial(self) -> None:
+        if self.room.take(self):
+            self.has_room()
+
+    def has_room(self) -> None:
+        self.task = asyncio.get_running_loop().create_task(self.send())
+
+    async def send(self) -> None:
+        for _ in range(0, LARGE, self.rate):
+            await asyncio.sleep(1)
+            self.received_bytes += self.rate
+        self.room.give_back(self)
+        self.ended.append(self)
+
+    def held_room_too_long(self) -> None:
+        assert self.task is not None
+        self.task.cancel()
+        self.cuts += 1
+        self.room.give_back(self)
+        asyncio.get_running_loop().call_later(0.05, self.dial)
+
+
+def test_on_slow_links_all_come_to_their_end_and_who_hardly_moves_is_cut() -> None:
+    """L2, N3: each takes longer than one look, and others wait all the while."""
+
+    async def story(world: World) -> None:
+        room, ended = Room(), []  # type: ignore[var-annotated]
+        slow = [Slow(room, int(LARGE / (1.6 * HOLD_S)), ended) for _ in range(2 * PLACES + 1)]
+        stuck = Slow(room, 1000, ended)
+        for sender in (*slow[:1], stuck, *slow[1:]):
+            sender.dial()
+        await asyncio.sleep(12 * HOLD_S)
+        assert len(ended) == len(slow)
+        assert [sender.cuts for sender in slow] == [0] * len(slow)
+        assert stuck.cuts > 0
+
+    play(story)
+
+
+def test_who_never_ends_is_cut_in_the_end_however_it_moves() -> None:
+    async def story(world: World) -> None:
+        room = Room(places=1)
+        endless, other = Visitor(), Visitor()
+        assert room.take(endless)
+        assert not room.take(other)
+        for _ in range(int(HOLD_S_MAX / HOLD_S) - 1):
+            endless.received_bytes += LARGE
+            await asyncio.sleep(HOLD_S)
+            assert endless.ended == 0
+        await asyncio.sleep(2 * HOLD_S)
+        assert endless.ended == 1
 
     play(story)
 
