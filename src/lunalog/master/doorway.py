@@ -80,7 +80,7 @@ class Doorway:
             )
         if hello.role not in ROLES:
             raise PeerError(f"unknown role {hello.role!r:.40}")
-        if len(self._connections) >= self._master.config.connections_max:
+        if len(self._connections) >= self._room_for(hello.role):
             raise OverloadedError("this master has as many connections as it may: try again")
         welcome = Welcome(agreed_version(hello), cluster, "master", "master")
         if hello.role == "server":
@@ -93,6 +93,11 @@ class Doorway:
             raise UsageError(f"a client's incarnation has {INCARNATION_BYTES} bytes (R2)")
         self._master.sessions.admit(peer)
         return welcome, ClientDoor(self._master, self, peer, hello.purpose)
+
+    def _room_for(self, role: str) -> int:
+        """How many connections there may be; clients leave some to servers and administrators."""
+        most = self._master.config.connections_max
+        return most - most // 10 if role == "client" else most
 
     def next_number(self) -> int:
         """Number a change, so that tasks have names in order."""
