@@ -1,7 +1,10 @@
 """Certificates from files: a node looks at its own as its peers will, and says what is wrong."""
 
+import ctypes
 import os
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,12 +80,38 @@ def test_files_that_are_not_there_are_named(authority, issued):
         client_contexts("/")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+LIBC = ctypes.CDLL(None, use_errno=True)
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
+
+
+def like_anybody():
+    """Take from root, in the child, the right to read what a mode forbids."""
+    for right in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+        if os.geteuid() == 0 and LIBC.prctl(PR_CAPBSET_DROP, right, 0, 0, 0):
+            raise OSError(ctypes.get_errno(), "cannot give up a capability")
+
+
 def test_a_key_that_may_not_be_read_is_named(issued, tmp_path):
     key = tmp_path / "secret"
     key.write_bytes(Path(issued.key).read_bytes())
     key.chmod(0)
-    assert "Permission denied" in refusal(issued.certificate, str(key), "", HOST)
+    program = (
+        "import sys\n"
+        "from lunalog.errors import BadCertificateError\n"
+        "from lunalog.wire.certificates import node_contexts\n"
+        "try:\n"
+        "    node_contexts(*sys.argv[1:])\n"
+        "except BadCertificateError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, issued.certificate, str(key), "", HOST],
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=like_anybody,
+    )
+    assert f"the key {str(key)!r}: Permission denied" in done.stdout
 
 
 def test_files_that_hold_something_else_are_named(issued, tmp_path):
