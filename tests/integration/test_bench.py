@@ -192,6 +192,8 @@ def test_failover_in_memory():
 
 
 def test_a_server_of_somebody_else_is_killed_only_when_that_is_asked_for(cluster):
+    """It ends when that server is back, whatever else the master finds wrong meanwhile."""
+    cluster.ok("create", "five-of-five", "--replicas", "5", "--ack-quorum", "5")
     before = DevDirectory(cluster.home).members()
     done = cluster.run("bench", "failover", "--rounds", "1", "--how", "kill-server")
     assert done.code == 2, done
@@ -207,9 +209,27 @@ def test_a_server_of_somebody_else_is_killed_only_when_that_is_asked_for(cluster
     assert len(json.loads(found.stdout)["parts"][1]["samples_ms"]) == 1
     after = until(lambda: len(m := DevDirectory(cluster.home).members()) == 4 and m)
     assert len(set(before.items()) - set(after.items())) == 1
+    cluster.ok("delete", "five-of-five", "--yes")
 
 
 # ----------------------------------------------------------------------------------- trouble
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--replicas", "5"), "a cluster of its own has 3 servers here"),
+        (("--ack-quorum", "4"), "a cluster of its own has 3 servers here"),
+        (("--html", "/none/report.html"), "cannot write /none/report.html"),
+        (("--size", "9MiB"), "has 16 (its number and its hash) to 8388608 bytes, not 9437184"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_started(own, words, why):
+    done = own.run("bench", "write", *words, "--dir", str(own.place))
+    assert done.code == 2
+    assert why in done.err
+    assert "nothing was started" in done.err
+    assert not own.place.exists()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -376,10 +396,10 @@ def test_a_report_is_written_and_one_that_cannot_be_is_told(tmp_path):
     assert text.startswith("<!doctype html>")
     assert text.count("<svg") >= 3
     assert b"append to follower" in done.out
-    done = command.run("bench", "write", "--events", "3", "--html", str(tmp_path / "no" / "r.html"))
-    assert done.code == 1, done
+    done = command.run("bench", "write", "--events", "3", "--html", "/dev/full")
+    assert done.code != 0, done
     assert b"append" in done.out, "the result is told all the same"
-    assert "No such file" in done.err
+    assert "No space left" in done.err
 
 
 def test_what_makes_no_sense_is_usage_and_starts_nothing(tmp_path):

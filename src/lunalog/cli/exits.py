@@ -45,7 +45,7 @@ BROKEN_PIPE: Final = 141
 
 TABLE: Final = """\
 0 ok; 1 error; 2 usage; 3 not found; 4 not leader or conflict; 5 unavailable; 6 outcome unknown;
-10 unhealthy; 128+N ended by signal N (130: Ctrl-C)."""
+10 unhealthy; 11 told to leave; 70 a safety rule; 128+N ended by signal N (130: Ctrl-C)."""
 
 NEXT: Final[dict[type[LunalogError], str]] = {
     StreamNotFoundError: "`lunalog ls` lists the streams, `lunalog create` makes one",

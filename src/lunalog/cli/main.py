@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = exits.report(mapped, verbose=settings.verbose, as_json=settings.is_json)
     except Exception as error:  # noqa: BLE001  the last stop of all errors
         code = exits.report(error, verbose=settings.verbose, as_json=settings.is_json)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError):  # none, if it was closed from the beginning
         sys.stderr.flush()
     if code == exits.BROKEN_PIPE:
         _drop_stdout()

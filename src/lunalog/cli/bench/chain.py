@@ -33,8 +33,8 @@ class Bodies:
     def __init__(self, seed: int, size: int) -> None:
         if not SIZE_MIN <= size <= limits.PAYLOAD_BYTES_MAX:
             raise UsageError(
-                f"an event of a bench has {SIZE_MIN} to {limits.PAYLOAD_BYTES_MAX} bytes, not {size}: "
-                "its number and its hash need some; nothing was started"
+                f"an event of a bench has {SIZE_MIN} (its number and its hash) to "
+                f"{limits.PAYLOAD_BYTES_MAX} bytes, not {size}; nothing was started"
             )
         self.size = size
         count = max(2, min(BODIES, POOL_BYTES_MAX // size))

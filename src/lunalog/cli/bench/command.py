@@ -14,6 +14,7 @@ from lunalog.cli.bench.plan import STALL_S, Plan, Size
 from lunalog.cli.options import Settings, shared
 from lunalog.cli.render import show_one
 from lunalog.cli.running import note, run
+from lunalog.errors import UsageError
 
 if TYPE_CHECKING:
     from lunalog.cli.bench.result import Result
@@ -246,8 +247,12 @@ def bench(settings: Settings, make: Callable[[int], Workload], options: dict[str
     new_histogram()  # or say at once that it is not installed
     html: Path | None = options.pop("html")
     servers: int = options.pop("servers")
-    if "cluster" not in settings.given and options["replicas"] is None and servers < SERVERS:
-        options["replicas"] = servers
+    if "cluster" not in settings.given:
+        _fit(options, servers)
+    if html is not None and not os.access(html.parent, os.W_OK):
+        raise UsageError(
+            f"cannot write {html}: its directory is not there or not writable; nothing was started"
+        )
     ground = Ground(settings, servers=servers, directory=options.pop("directory"))
     plan = Plan(**options)
     plan.validate()
@@ -256,6 +261,17 @@ def bench(settings: Settings, make: Callable[[int], Workload], options: dict[str
     result = run(settings, session.run())
     publish(settings, result, html)
     return code_of(session.signum, session.error, result)
+
+
+def _fit(options: dict[str, Any], servers: int) -> None:
+    """Have streams that a cluster of so many servers can hold."""
+    if options["replicas"] is None and servers < SERVERS:
+        options["replicas"] = servers
+    if max(options["replicas"] or 0, options["ack_quorum"] or 0) > servers:
+        raise UsageError(
+            f"a cluster of its own has {servers} servers here, fewer than --replicas or --ack-quorum "
+            "want; nothing was started; choose more --servers"
+        )
 
 
 def publish(settings: Settings, result: Result, html: Path | None) -> None:

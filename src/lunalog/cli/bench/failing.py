@@ -33,6 +33,8 @@ WAYS: Final = (TRANSFER, KILL, FREEZE, KILL_SERVER)
 SETTLE_ACKS: Final = 20
 """A leader has acknowledged so many events before something is done to it."""
 RETRY_S: Final = 0.05
+RESTART_S: Final = 60.0
+"""How long a server that was killed may take to be there again."""
 SERVER_WINDOW_S: Final = 2.0
 """How long after a server's death the longest pause between acks is looked for."""
 
@@ -151,6 +153,7 @@ class Failing:
         if opened is None:
             raise exits.CommandError("the stream has no open segment", exits.UNAVAILABLE)
         name = opened.members[0].server
+        boot = (await ground.boots()).get(name)
         acks: list[float] = []
         tell, at = engines.on_ack, clock()
 
@@ -164,8 +167,13 @@ class Failing:
             await engines.until(lambda: acks and acks[-1] - at >= SERVER_WINDOW_S)
         finally:
             engines.on_ack = tell
-        while (await ground.ailments()) != []:  # noqa: ASYNC110  it is started again
-            await asyncio.sleep(RETRY_S)
+        try:
+            async with asyncio.timeout(RESTART_S):
+                while (await ground.boots()).get(name, boot) == boot:  # noqa: ASYNC110
+                    await asyncio.sleep(RETRY_S)
+        except TimeoutError:
+            why = f"server {name} was killed and is not back after {RESTART_S:g} s"
+            raise exits.CommandError(why, exits.UNAVAILABLE) from None
         return max(b - a for a, b in zip([at, *acks], acks, strict=False))
 
     def written(self) -> list[Written]:

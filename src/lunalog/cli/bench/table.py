@@ -116,6 +116,8 @@ def part_sentences(part: dict[str, Any]) -> list[str]:
 def verdict_sentence(verified: dict[str, Any]) -> str:
     """Return what reading back has proven."""
     events = count(verified["events"], "event")
+    if verified["holds"] and not verified["events"]:
+        return "nothing was written, so there is nothing to verify"
     if verified["holds"]:
         more = verified["unacknowledged"]
         kept = f", {more:,} of them never acknowledged" if more else ""
