@@ -34,20 +34,20 @@ class Marks:
         self._tell = tell
         self._timer: asyncio.TimerHandle | None = None
         self._tail = 0
-        """When the timer was set."""
+        """What the tail was when the timer was set."""
         self._moved_at = 0.0
         self._is_paced = False
 
     def appended(self, now: float) -> None:
-        """A frame goes out."""
+        """Note that a frame goes out."""
         self._is_paced = now - self._moved_at > PACED_S
 
     def moved(self, now: float) -> None:
-        """Acks made more committed."""
+        """Note that acks made more committed."""
         self._moved_at = now
 
     def committed(self) -> None:
-        """The appends that became committed know it."""
+        """Tell at once, or later: the appends that became committed know it."""
         machine = self._machine
         if self._is_paced and machine.committed == machine.tail:
             self._tell()
@@ -56,6 +56,7 @@ class Marks:
 
     def later(self) -> None:
         """Tell after `delay_s`, unless appends go on."""
+        self.end()
         self._tail = self._machine.tail
         self._timer = self._loop.call_later(self._delay_s, self._due)
 
@@ -68,7 +69,7 @@ class Marks:
             self._tell()
 
     def end(self) -> None:
-        """Nothing more is told."""
+        """Tell nothing more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -144,9 +144,8 @@ class LocalOrchestrator:
                 continue
             logger.info("server_adopted", extra={"server": name, "pid": server.adopted.pid})
             if server.adopted.arguments != (self._masters, *self._options):
-                await self._end(
-                    server
-                )  # it does not find its master, or in words it does not speak
+                # It does not find its master, or in words it does not speak.
+                await self._end(server)
         self._looking = self._tasks.start(self._look_after(), "local-orchestrator")
 
     def _open_base(self, cluster: str) -> list[str]:
