@@ -104,10 +104,10 @@ def tail_is_told_as_committed(real: Any, self: LeaderMachine, segment: Any) -> i
     "R12, trap 20",
     "what became committed last is told with the next append only",
     "quiet",
-    "lunalog.client.leader:Leadership._mark",
+    "lunalog.client.leader:Leadership._tell_committed",
 )
 def no_mark_without_an_append(real: Any, self: Any) -> None:
-    self._mark_timer = None
+    return None
 
 
 @fault(
