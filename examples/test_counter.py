@@ -143,5 +143,5 @@ def test_each_request_counts_once_on_every_replica(lunalog_trial: Trial) -> None
     desk.is_closed = True
     trial.converge(lambda: desk.waiting is None)
     end = trial.committed(STREAM)
-    trial.converge(lambda: [replica.applied for replica in replicas.values()] == [end] * 3)
+    trial.converge(lambda: all(replica.applied >= end for replica in replicas.values()))
     assert {replica.value for replica in replicas.values()} == {len(desk.told)}
