@@ -376,6 +376,33 @@ def test_a_flipped_bit_ends_the_connection_and_nothing_of_its_record_is_delivere
     play(story)
 
 
+def test_a_record_that_cannot_be_encrypted_ends_the_connection_and_says_why(play):
+    class Spent:
+        def write(self, piece):
+            raise ssl.SSLError(1, "no more records under this key")
+
+    async def story(world):
+        connection = await world.pair()
+        connection._transport._tls = Spent()
+        connection.send(codec.append_head(1, 0, len(FRAME)), FRAME)
+        await asyncio.sleep(5)
+        assert "no more records under this key" in str(connection.closed_by)
+        assert [entry[0] for entry in world.theirs.seen] == ["open", "closed"]
+
+    play(story)
+
+
+def test_who_has_no_certificate_cannot_listen(play):
+    async def story(world):
+        world.secure(certificates.client_contexts(world.node.authority))
+        with pytest.raises(OSError, match="no certificate to listen with"):
+            await world.listen()
+        world.plain()
+        await world.listen()
+
+    play(story)
+
+
 def test_what_is_no_host_cannot_be_reached(play):
     async def story(world):
         await world.listen()
