@@ -79,7 +79,7 @@ lint: $(VENV)/test.stamp ## style, types and the direction of imports
 	$(RUN)/lint-imports
 
 check: lint ## what to run before a commit: lint, unit tests, 50 simulated schedules
-	$(RUN)/python -m pytest -n 2 -q tests/unit tests/scenario tests/test_tidy.py tests/test_docs.py
+	$(RUN)/python -m pytest -n 2 -q tests/unit tests/test_tidy.py tests/test_docs.py
 	$(RUN)/python -m lunalog.testing.sim --seeds 50
 
 sim: $(VENV)/run.stamp ## simulated schedules: SEEDS=1000 FROM=0, or SEED=7 to replay one, SHRINK=1 to cut it down

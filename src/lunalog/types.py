@@ -26,6 +26,8 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=limits.SEQUENCE_MAX)]
 """A number that only grows: incarnation, boot, version, position."""
 Chain = Annotated[int, msgspec.Meta(ge=0)]
 """64-bit running hash over the frames of a stream up to some sequence (R26); 0 before sequence 0."""
+Frame = bytes | bytearray
+"""One whole frame, as it travels and is stored; once made it never changes (R26)."""
 StreamId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 """16 random bytes; never reused, unlike a stream's name."""
 LeaderIncarnation = Annotated[bytes, msgspec.Meta(max_length=16)]

@@ -215,6 +215,19 @@ class HandFedServer:
         await turns()
         self.sink.written.clear()
 
+    async def answered(self, data: bytes, turns_max: int = 20) -> int:
+        """Let bytes arrive; returns after how many turns of the loop there is an answer."""
+        await turns()
+        before = self.sink.writes
+        feed(self.connection, data)
+        for turn in range(1, turns_max):
+            await turns(1)
+            if self.sink.writes > before:
+                await turns()
+                self.sink.written.clear()
+                return turn
+        raise AssertionError(f"no answer in {turns_max} turns")
+
     @staticmethod
     def read(start: int, bytes_max: int, slot: int = 0) -> bytes:
         """A request for frames from `start` on."""

@@ -5,7 +5,6 @@ Each is a way in which a change might make it so; the guards of system calls mus
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -64,16 +63,6 @@ def an_answer_told_twice() -> None:
     serving.Acks.send = twice  # type: ignore[method-assign]
 
 
-def an_answer_a_turn_later() -> None:
-    """The loop goes round for nothing before each ack."""
-    send = serving.Acks.send
-
-    def later(self: serving.Acks) -> None:
-        asyncio.get_running_loop().call_later(0.002, send, self)
-
-    serving.Acks.send = later  # type: ignore[method-assign]
-
-
 def reads_of_half_a_kilobyte() -> None:
     """What arrives is taken in little pieces."""
     get_buffer = connection.Connection.get_buffer
@@ -98,7 +87,7 @@ SLOWDOWNS: dict[str, Callable[[], None]] = {
     slow.__name__: slow
     for slow in (
         every_commit_on_the_writer, two_syncs, a_write_for_each_buffer, a_sync_for_each_put,
-        an_answer_told_twice, an_answer_a_turn_later, reads_of_half_a_kilobyte, no_chunks,
+        an_answer_told_twice, reads_of_half_a_kilobyte, no_chunks,
         one_frame_an_answer,
     )
 }  # fmt: skip

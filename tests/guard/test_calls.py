@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 import pytest
@@ -106,6 +107,17 @@ async def of_disk_read(tmp_path, kind=Calls, payloads=ONE):
 async def test_an_append_costs_a_server_a_bounded_number_of_calls(server):
     hold("server-append", await of_append(server))
     hold("server-frame", await of_another_frame(server))
+
+
+async def test_an_append_is_answered_in_the_turn_that_brought_it(server):
+    hold("server-turns", await server.answered(server.frame(ONE)))
+
+
+async def test_canary_an_answer_a_turn_later(server, monkeypatch):
+    log, loop = server.server.log, asyncio.get_running_loop()
+    told = log.batch_told
+    monkeypatch.setattr(log, "batch_told", lambda: loop.call_soon(told))
+    assert caught("server-turns", await server.answered(server.frame(ONE)))
 
 
 async def test_a_flood_is_read_in_large_pieces(server):
@@ -302,8 +314,8 @@ async def test_canary_a_client_without_the_short_cut_for_futures(client, monkeyp
 async def test_canary_a_client_that_checks_each_event_of_a_batch(client, monkeypatch):
     check_many = AppendQueue.check_many
 
-    def each(payloads):
-        return sum(check_many([payload]) for payload in payloads)
+    def each(sizes):
+        return sum(check_many([size]) for size in sizes)
 
     monkeypatch.setattr(AppendQueue, "check_many", staticmethod(each))
     assert caught("client-batch", await of_batch(client, THOUSAND))

@@ -10,7 +10,7 @@ from tests.guard.guards import GUARDS, Guard, caught, hold
 from tests.guard.test_system_calls import MEASURES, SLOW_SERVERS, names, streams
 
 HOME = Path(__file__).parents[2]
-KINDS = ("read", "disk write", "sync", "answer", "wake", "wait", "disk read")
+KINDS = ("read", "disk write", "sync", "answer", "wake", "disk read")
 
 
 def named(what):

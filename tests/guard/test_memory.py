@@ -103,7 +103,7 @@ async def test_a_server_serves_what_it_keeps_without_a_copy(server):
     hold("copies-disk-read", await copies_of_read(server, is_cached=False))
 
 
-async def test_a_client_holds_two_copies_of_a_payload_at_most(client):
+async def test_a_client_copies_a_payload_once(client):
     hold("copies-client", await copies_at_client(client))
 
 

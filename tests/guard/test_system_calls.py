@@ -40,7 +40,7 @@ async def lone(found, writer):
 
     trace = await found.trace(work)
     assert trace.moved("read") > 1000 * count
-    kinds = ("read", "disk write", "sync", "answer", "wake", "wait")
+    kinds = ("read", "disk write", "sync", "answer", "wake")
     return {kind: trace.count(kind) / count for kind in kinds}
 
 
@@ -144,7 +144,6 @@ SLOW_SERVERS = (
         "two_syncs": ("lone-sync", "batch-sync"),
         "a_write_for_each_buffer": ("lone-disk-write", "batch-disk-write"),
         "an_answer_told_twice": ("lone-answer", "batch-answer"),
-        "an_answer_a_turn_later": ("lone-wait",),
     },
     {
         "every_commit_on_the_writer": ("lone-wake",),

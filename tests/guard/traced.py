@@ -26,13 +26,12 @@ NEVER_MS = 100_000
 ATTACH_S = 20.0
 READ = {"read", "readv", "recvfrom", "recvmsg"}
 WRITE = {"write", "writev", "sendto", "sendmsg"}
-WAIT = {"epoll_wait", "epoll_pwait", "epoll_pwait2"}
 ON_DISK = {
     "disk write": {"pwrite64", "pwritev", "pwritev2", "write", "writev"},
     "disk read": {"pread64", "preadv", "preadv2", "read", "readv"},
     "sync": {"fsync", "fdatasync", "sync_file_range"},
 }
-CALLS = set().union(READ, WRITE, WAIT, *ON_DISK.values())
+CALLS = set().union(READ, WRITE, *ON_DISK.values())
 CALL = re.compile(r"(\w+)\((?:\d+<((?:->|[^<>])*)>)?.*= (-?\d+)")
 
 
@@ -65,8 +64,6 @@ class Trace:
 
     def _kind(self, call: Call) -> str:
         """What sort of work it is; empty: nothing that is counted here."""
-        if call.name in WAIT:
-            return "wait"
         if "extent-" in call.on:
             return next((kind for kind, names in ON_DISK.items() if call.name in names), "")
         if call.on.startswith("TCP") and self._ours in call.on:

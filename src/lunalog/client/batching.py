@@ -26,14 +26,14 @@ from lunalog.errors import (
     PayloadTooLargeError,
     UsageError,
 )
-from lunalog.types import Epoch, Sequence, StreamId
+from lunalog.types import Epoch, Frame, Sequence, StreamId
 from lunalog.wire import frames
 
 BUSY_FRAMES: Final = 4
 """With so many frames under way a batch that is not full waits for an acknowledgement."""
 EVENT_OVERHEAD_BYTES: Final = 4
 """An event's place in the column of lengths."""
-Emit = Callable[[Sequence, int, bytes], bool]
+Emit = Callable[[Sequence, int, Frame], bool]
 
 
 class Unacked(NamedTuple):
@@ -64,6 +64,11 @@ def check_size(size: int) -> None:
             f"an event of {size} bytes is past the limit of {limits.PAYLOAD_BYTES_MAX}; "
             "nothing was sent: store large values elsewhere and append a reference"
         )
+
+
+def size_of(sizes: list[int]) -> int:
+    """Return the bytes that payloads of these sizes take in a frame."""
+    return sum(sizes) + EVENT_OVERHEAD_BYTES * len(sizes)
 
 
 class AppendQueue:
@@ -157,31 +162,35 @@ class AppendQueue:
         return future
 
     def add_many(
-        self, payloads: list[bytes], expected: Sequence | None = None
+        self, payloads: list[bytes], sizes: list[int], expected: Sequence | None = None
     ) -> asyncio.Future[range]:
-        """Queue one frame of its own: all of it or nothing is applied."""
+        """Queue one frame of its own: all of it or nothing is applied.
+
+        `sizes` are the lengths of the payloads, and `check_many` has passed them.
+        """
         self._check(expected)
-        size = self.check_many(payloads)
+        size = size_of(sizes)
         self._take_room(size)
         self.flush()
         future: asyncio.Future[range] = self.create_future()
         if payloads:
-            self._frame(payloads, future, size)
+            self._frame(payloads, future, size, sizes)
         else:
             future.set_result(range(self.tail, self.tail))
         return future
 
     @staticmethod
-    def check_many(payloads: list[bytes]) -> int:
-        """Return the bytes of one frame of these; raises `PayloadTooLargeError`."""
-        check_size(max(map(len, payloads), default=0))
-        size = sum(map(len, payloads)) + EVENT_OVERHEAD_BYTES * len(payloads)
+    def check_many(sizes: list[int]) -> int:
+        """Return the bytes of one frame of such payloads; raises `PayloadTooLargeError`."""
+        size = size_of(sizes)
+        if size > limits.PAYLOAD_BYTES_MAX:  # or none of them is
+            check_size(max(sizes))
         if (
             size > limits.FRAME_BYTES_MAX - frames.HEAD_BYTES
-            or len(payloads) > limits.FRAME_EVENTS_MAX
+            or len(sizes) > limits.FRAME_EVENTS_MAX
         ):
             raise PayloadTooLargeError(
-                f"{len(payloads)} events of {size} bytes do not fit into one frame of at most "
+                f"{len(sizes)} events of {size} bytes do not fit into one frame of at most "
                 f"{limits.FRAME_BYTES_MAX} bytes and {limits.FRAME_EVENTS_MAX} events; "
                 "nothing was sent: append them in parts"
             )
@@ -241,13 +250,14 @@ class AppendQueue:
         payloads: list[bytes],
         futures: list[asyncio.Future[int]] | asyncio.Future[range],
         size: int,
+        sizes: list[int] | None = None,
     ) -> None:
         first = self.framed
         self.framed = end = first + len(payloads)
         self._unacked.append(Unacked(first, end, size, futures))
         self._unacked_bytes += size
         self._set_limit()
-        frame = frames.build(self._stream, first, self._epoch, self._clock_us(), payloads)
+        frame = frames.build(self._stream, first, self._epoch, self._clock_us(), payloads, sizes)
         if self._emit(first, len(payloads), frame):
             self.handed = end
 

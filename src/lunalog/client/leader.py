@@ -32,7 +32,7 @@ from lunalog.errors import (
     NotLeaderError,
 )
 from lunalog.runtime import Runtime, Tasks
-from lunalog.types import Epoch, Member, Promise, SegmentId, Sequence, ServerAddress
+from lunalog.types import Epoch, Frame, Member, Promise, SegmentId, Sequence, ServerAddress
 from lunalog.wire import codec, frames
 from lunalog.wire.connection import Connection
 from lunalog.wire.messages import (
@@ -312,7 +312,7 @@ class Leadership:
 
     # ------------------------------------------------------------------ frames out, acks in
 
-    def emit(self, first: Sequence, count: int, frame: bytes) -> bool:
+    def emit(self, first: Sequence, count: int, frame: Frame) -> bool:
         """Send a new frame to every open replica of the target; true if any socket got it."""
         crc = frames.CRC.unpack_from(frame, frames.HEAD.size)[0]
         machine, slots = self.machine, self._target

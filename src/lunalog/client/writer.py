@@ -150,10 +150,11 @@ class StreamWriter:
             events = [as_payload(payload) for payload in events]
         elif events is payloads:
             events = events[:]  # the caller may change its list while this one waits
-        size = queue.check_many(events)
+        sizes = list(map(len, events))
+        size = queue.check_many(sizes)
         if queue.must_wait(size):
             await queue.room(size)
-        return await queue.add_many(events, expected)
+        return await queue.add_many(events, sizes, expected)
 
     async def drain(self) -> None:
         """Wait until `append_soon` has room again, or the epoch is over."""

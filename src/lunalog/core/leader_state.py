@@ -41,7 +41,7 @@ from lunalog.errors import (
     StorageError,
     WrongIncarnationError,
 )
-from lunalog.types import Chain, Member, Peer, Promise, SegmentId, Sequence, StreamHead
+from lunalog.types import Chain, Frame, Member, Peer, Promise, SegmentId, Sequence, StreamHead
 
 PROPOSE_RETRY_S = 0.25
 ATTEMPT_S = 1.0
@@ -242,7 +242,7 @@ class LeaderState(abc.ABC):
 
     # ------------------------------------------------------------------ appends
 
-    def appended(self, first: Sequence, count: int, crc: int, frame: bytes) -> None:
+    def appended(self, first: Sequence, count: int, crc: int, frame: Frame) -> None:
         """A frame was made: from now on it goes to `target`."""
         if not self.is_accepting:
             raise InvariantError("R9: a frame was made by who does not lead")

@@ -13,7 +13,7 @@ import msgspec
 
 from lunalog.core import chain as chains
 from lunalog.errors import InvariantError
-from lunalog.types import Chain, Sequence
+from lunalog.types import Chain, Frame, Sequence
 
 
 class CopiedFrame(msgspec.Struct, frozen=True, gc=False):
@@ -31,7 +31,7 @@ class SentFrame(NamedTuple):
     end: Sequence
     chain: Chain
     """Behind the frame."""
-    frame: bytes
+    frame: Frame
 
 
 class Outbox:
@@ -53,7 +53,7 @@ class Outbox:
         """Committed frames are kept for slow replicas up to this."""
         self._frames: deque[SentFrame] = deque()
 
-    def add(self, first: Sequence, count: int, crc: int, frame: bytes) -> Sequence:
+    def add(self, first: Sequence, count: int, crc: int, frame: Frame) -> Sequence:
         """Put a frame behind the last one; returns the new tail."""
         if first != self.tail:
             raise InvariantError(f"R26: frame at {first} behind tail {self.tail}")
@@ -84,9 +84,9 @@ class Outbox:
                 return kept.chain if kept.end == sequence else None
         return None
 
-    def between(self, start: Sequence, end: Sequence) -> list[bytes]:
+    def between(self, start: Sequence, end: Sequence) -> list[Frame]:
         """Return the frames of `[start, end)`, in order."""
-        found: list[bytes] = []
+        found: list[Frame] = []
         for kept in reversed(self._frames):
             if kept.end <= start:
                 break

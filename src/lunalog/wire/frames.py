@@ -39,6 +39,7 @@ VERSION: Final = 1
 HEAD: Final = struct.Struct("<4sBBHIIQQQ16sI")
 CRC: Final = struct.Struct("<I")
 HEAD_BYTES: Final = HEAD.size + CRC.size
+HEAD_ROOM: Final = bytes(HEAD_BYTES)
 Buffer = bytes | bytearray | memoryview
 
 if HEAD_BYTES != 64:  # pragma: no cover  constants, checked at every import
@@ -67,24 +68,29 @@ class FrameHead(msgspec.Struct, frozen=True, gc=False):
         return HEAD_BYTES + self.body_bytes
 
 
-def lengths_of(payloads: list[bytes]) -> bytes:
-    """Return the lengths column of a body."""
-    column = array("I", map(len, payloads))
-    if sys.byteorder != "little":
-        column.byteswap()
-    return column.tobytes()
-
-
 def build(
-    stream: StreamId, first: Sequence, epoch: Epoch, appended_us: int, payloads: list[bytes]
-) -> bytes:
-    """Make one frame of at least one payload; the caller keeps to `limits.FRAME_BYTES_MAX`."""
-    lengths = lengths_of(payloads)
-    body = b"".join((lengths, *payloads))
-    head = HEAD.pack(
-        MAGIC, VERSION, 0, 0, len(payloads), len(body), first, epoch, appended_us, stream, 0
-    )
-    return b"".join((head, CRC.pack(crc32c(body, crc32c(head))), body))
+    stream: StreamId,
+    first: Sequence,
+    epoch: Epoch,
+    appended_us: int,
+    payloads: list[bytes],
+    sizes: list[int] | None = None,
+) -> bytearray:
+    """Make one frame of at least one payload; the caller keeps to `limits.FRAME_BYTES_MAX`.
+
+    Payloads are copied once, into the frame.  `sizes` are their lengths, where the caller knows them.
+    """
+    lengths = array("I", list(map(len, payloads)) if sizes is None else sizes)
+    if sys.byteorder != "little":
+        lengths.byteswap()
+    frame = bytearray().join((HEAD_ROOM, lengths, *payloads))
+    body_bytes = len(frame) - HEAD_BYTES
+    HEAD.pack_into(
+        frame, 0, MAGIC, VERSION, 0, 0, len(payloads), body_bytes, first, epoch, appended_us, stream, 0
+    )  # fmt: skip
+    view = memoryview(frame)
+    CRC.pack_into(frame, HEAD.size, crc32c(view[HEAD_BYTES:], crc32c(view[: HEAD.size])))
+    return frame
 
 
 def parse_head(buffer: Buffer, offset: int = 0) -> FrameHead:

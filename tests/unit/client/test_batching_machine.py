@@ -115,9 +115,12 @@ class BatchingMachine(RuleBasedStateMachine):
             wanted = ConflictError
         elif not self.has_room(size):
             wanted = OverloadedError
-        add = self.queue.add_many if is_many else lambda one, at: self.queue.add_soon(one[0], at)
         try:
-            future: Any = add(payloads, expected)
+            future: Any = (
+                self.queue.add_many(payloads, list(map(len, payloads)), expected)
+                if is_many
+                else self.queue.add_soon(payloads[0], expected)
+            )
         except LunalogError as refusal:
             found: type[LunalogError] | None = type(refusal)
             assert found is wanted
