@@ -43,7 +43,8 @@ class Kafka(Peer):
         ports = free_ports(6)
         brokers, controllers = ports[:3], ports[3:]
         voters = ",".join(f"{n}@127.0.0.1:{port}" for n, port in enumerate(controllers, 1))
-        cluster = base64.urlsafe_b64encode(random.randbytes(16)).decode().rstrip("=")
+        number = bytes(1) + random.randbytes(15)  # an id that begins with "-" reads as an option
+        cluster = base64.urlsafe_b64encode(number).decode().rstrip("=")
         java = ["java", *HEAP, "-cp", self.classes]
         for n, (port, controller) in enumerate(zip(brokers, controllers, strict=True), 1):
             config = {
