@@ -138,8 +138,8 @@ class AppendQueue:
 
     @property
     def is_idle(self) -> bool:
-        """True when nothing is under way and nothing waits."""
-        return not self._unacked and not self.payloads
+        """True when nothing is under way and nobody waits."""
+        return not (self._unacked or self.payloads or self._in_line)
 
     # ------------------------------------------------------------------ in
 
@@ -159,6 +159,16 @@ class AppendQueue:
             self.flush()
         elif not self.is_due:
             self.schedule()
+        return future
+
+    def add_alone(
+        self, payload: bytes, size: int, expected: Sequence | None = None
+    ) -> asyncio.Future[int]:
+        """Send one event at once, where `is_idle` and its `size` in a frame is below `limit`."""
+        if expected is not None:
+            self._check(expected)
+        future: asyncio.Future[int] = self.create_future()
+        self._frame([payload], [future], size)
         return future
 
     def add_many(

@@ -95,14 +95,14 @@ class StreamWriter:
         if payload.__class__ is not bytes:
             payload = as_payload(payload)
         size = len(payload) + EVENT_OVERHEAD_BYTES
+        if queue.is_idle and size < queue.limit:
+            return await queue.add_alone(
+                payload, size, expected
+            )  # no reason to wait for the turn's end
         if queue.must_wait(size):
             check_size(len(payload))
             await queue.room(size)
-        is_idle = queue.is_idle
-        pending = queue.add_soon(payload, expected)
-        if is_idle:
-            queue.flush()  # nothing to share a frame with: no reason to wait for the turn's end
-        return await pending
+        return await queue.add_soon(payload, expected)
 
     def append_soon(
         self, payload: bytes, *, expected: Sequence | None = None

@@ -81,6 +81,12 @@ class SegmentReplica:
             return min(self.durable, self.certificate.row.end)
         return min(self.durable, self.committed)
 
+    def synced(self, end: Sequence) -> bool:
+        """Note that a frame up to `end` is durable; true if readers may see more (R12)."""
+        before = self.durable
+        self.durable = max(before, min(end, self.end))  # what was cut meanwhile is not held
+        return self.durable > before and (self.certificate is not None or self.committed > before)
+
     def take(self, first: Sequence, count: int, crc: int) -> None:
         """Move the end behind an accepted frame."""
         self.chain = chains.extend(self.chain, first, count, crc)

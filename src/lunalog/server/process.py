@@ -221,11 +221,22 @@ class JournalServer:
 
     # ------------------------------------------------------------------ what changes
 
-    def marked(self, stream: StreamId, held: SegmentReplica, committed: Sequence) -> None:
-        """Note that a segment is committed further; wake its readers (R12)."""
+    def marked(
+        self,
+        stream: StreamId,
+        held: SegmentReplica,
+        committed: Sequence,
+        *,
+        is_recorded: bool = False,
+    ) -> None:
+        """Note that a segment is committed further; wake its readers (R12).
+
+        `is_recorded`: the record of a frame that is queued next says so, too.
+        """
         if self.replica.mark(held, committed):
             self.reads.wake(held)
-        self.log.mark(stream, held.id, committed)
+        if not is_recorded:
+            self.log.mark(stream, held.id, committed)
 
     def touched(self, stream: StreamId, segment: SegmentId) -> None:
         """Tell the master with the next beat what is held of a segment."""

@@ -133,10 +133,5 @@ class Puller:
         if held.base is not None and held.base[0] == head.first:
             records.append(BaseRecord(stream, held.id, *held.base))
         records.append(FrameRecord(stream, held.id, held.committed, held.chain, head, frame))
-        end = head.end
-
-        def synced() -> None:
-            held.durable = max(held.durable, min(end, held.end))
-
-        server.log.put(records, synced)
+        server.log.put(records, lambda: held.synced(head.end))
         return True

@@ -177,7 +177,7 @@ class ServerHandler(Handler):
             self._refuse(found, error)
             return
         if committed > held.committed:
-            server.marked(found.stream, held, committed)
+            server.marked(found.stream, held, committed, is_recorded=is_new)
         if is_new:
             record = FrameRecord(found.stream, held.id, held.committed, held.chain, head, data)
             records: list[Record] = [record]
@@ -300,9 +300,7 @@ class _Accepted:
 
     def __call__(self) -> None:
         server, held = self._server, self._slot.held
-        before = held.readable
-        held.durable = max(held.durable, min(self._end, held.end))
-        if held.readable > before:
+        if held.synced(self._end):
             server.reads.wake(held)
         server.acks.moved(self._slot)
         server.unthrottle()

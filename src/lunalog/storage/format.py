@@ -49,6 +49,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
@@ -161,6 +162,7 @@ class Place(msgspec.Struct, frozen=True, gc=False):
     flags: int = 0
 
 
+@lru_cache(maxsize=8)
 def record_seed(tag: int) -> int:
     """Start value of the checksums of record headers in the log `tag`."""
     return int(crc32c(U64.pack(tag)))
@@ -191,8 +193,7 @@ def encode(place: Place, records: Iterable[Record]) -> Batch:
             )  # fmt: skip
         header = packed[PLACE_BYTES:] + CRC.pack(crc32c(packed, seed))
         records_crc = crc32c(header, records_crc)
-        buffers.append(header)
-        buffers.append(body)
+        buffers += header, body
         offsets.append(at)
         at += RECORD_HEAD_BYTES + size
     used = BATCH_HEAD_BYTES + at - start

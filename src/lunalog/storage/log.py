@@ -170,7 +170,7 @@ class Log:
 
     # ------------------------------------------------------------ writing
 
-    def put(self, records: list[Record], done: Callable[[], None] | None = None) -> None:
+    def put(self, records: list[Record], done: Callable[[], object] | None = None) -> None:
         """Queue records; they become durable together, in the order of puts.
 
         Args:
@@ -210,16 +210,16 @@ class Log:
             return
         is_alone = self._handed_count == self._done_count
         self._handed_count += len(puts)
-        if is_alone and self._may_inline(puts):
+        if is_alone and self._may_inline():
             self._commit_inline(puts)
         else:
             self._mailbox.put(puts)
 
-    def _may_inline(self, puts: list[Put]) -> bool:
+    def _may_inline(self) -> bool:
+        """Whether the loop itself may commit this turn's puts, which are all that is queued."""
         if not self._runtime.is_blocking or self._wal.sync_ms >= self._config.inline_sync_ms_max:
             return False
-        size = sum(put.size for put in puts)
-        return size <= INLINE_BYTES_MAX and self._wal.has_room(size)
+        return self.queued_bytes <= INLINE_BYTES_MAX and self._wal.has_room(self.queued_bytes)
 
     def _commit_inline(self, puts: list[Put]) -> None:
         try:

@@ -44,7 +44,7 @@ class Put(msgspec.Struct, gc=False):
     """What one caller wants to be durable together."""
 
     records: list[Record]
-    done: Callable[[], None] | None
+    done: Callable[[], object] | None
     size: int
 
 

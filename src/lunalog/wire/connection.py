@@ -340,11 +340,11 @@ class Connection(asyncio.BufferedProtocol):
         handler = self.handler
         if not self.is_open:
             self._handshake(kind, body)
-        elif kind == Kind.APPEND:
+        elif kind == codec.APPEND:
             handler.on_append(self, number, codec.decode_u64(body), body[8:])
-        elif kind == Kind.ACK:
+        elif kind == codec.ACK:
             handler.on_ack(self, number, codec.decode_u64(body))
-        elif kind == Kind.MARK:
+        elif kind == codec.MARK:
             handler.on_mark(self, number, codec.decode_u64(body))
         elif kind == Kind.REQUEST:
             handler.on_request(self, number, codec.decode_control(body))
