@@ -395,9 +395,7 @@ class Leadership:
         if connection is None:
             return
         machine = self.machine
-        end = machine.tail
-        if effect.segment is machine.current and machine.next is not None:
-            end = machine.next.first
+        end = machine.boundary if effect.segment is machine.current else machine.tail
         mark = machine.mark(effect.segment)
         for frame in machine.outbox.between(effect.start, end):
             connection.send(codec.append_head(slots.number, mark, len(frame)), frame)

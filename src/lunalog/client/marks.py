@@ -2,8 +2,9 @@
 
 While appends follow each other, or the next one is made as soon as the last is acknowledged, none need
 say it for them.  Who pauses between appends is not waited for: followers would be that much later.
+While rolling, appends go to the next segment and tell the old set nothing, however long that takes.
 
-Source: R12; design.md section 5.
+Source: R11, R12; design.md section 5.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Marks:
     """Calls `tell` when what is committed should be told without an append.
 
     Args:
-        machine: Whose tail and committed sequence it looks at.
+        machine: Whose boundary and committed sequence it looks at.
         delay_s: How long an append is waited for.
         tell: Tells all replicas, unless they know.
     """
@@ -33,8 +34,8 @@ class Marks:
         self._delay_s = delay_s
         self._tell = tell
         self._timer: asyncio.TimerHandle | None = None
-        self._tail = 0
-        """What the tail was when the timer was set."""
+        self._boundary = 0
+        """What the boundary was when the timer was set."""
         self._moved_at = 0.0
         self._is_paced = False
 
@@ -49,7 +50,8 @@ class Marks:
     def committed(self) -> None:
         """Tell at once, or later: the appends that became committed know it."""
         machine = self._machine
-        if self._is_paced and machine.committed == machine.tail:
+        is_last = self._is_paced or machine.next is not None
+        if is_last and machine.committed == machine.boundary:
             self._tell()
         elif self._timer is None:
             self.later()
@@ -57,13 +59,14 @@ class Marks:
     def later(self) -> None:
         """Tell after `delay_s`, unless appends go on."""
         self.end()
-        self._tail = self._machine.tail
+        self._boundary = self._machine.boundary
         self._timer = self._loop.call_later(self._delay_s, self._due)
 
     def _due(self) -> None:
         self._timer = None
         machine = self._machine
-        if machine.tail != self._tail and machine.committed < machine.tail:
+        boundary = machine.boundary
+        if boundary != self._boundary and machine.committed < boundary:
             self.later()
         else:
             self._tell()

@@ -137,6 +137,11 @@ class LeaderState(abc.ABC):
         """Where new frames go: ahead into the next segment while rolling."""
         return self.next or self.current
 
+    @property
+    def boundary(self) -> Sequence:
+        """End of what is sent on `current`: while rolling, later frames go ahead (R11)."""
+        return self.tail if self.next is None else self.next.first
+
     def mark(self, segment: SegmentReplication) -> Sequence:
         """The committed sequence that may be told on `segment`: frozen until the head names it."""
         return self.committed if segment is self.current else segment.first

@@ -445,8 +445,7 @@ class LeaderMachine(LeaderState):
         self.is_timing_due = True
         for segment in (self.current, self.next):
             if segment is not None:
-                is_bound = segment is self.current and self.next is not None
-                self._rolls.tick(segment, self.next.first if is_bound and self.next else self.tail)
+                self._rolls.tick(segment, self.boundary if segment is self.current else self.tail)
         self._takeover.tick(now)
         age_s = self.head.policy.segment_age_s
         if self.current is not None and now - self._opened_at >= age_s:

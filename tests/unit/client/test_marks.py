@@ -9,9 +9,16 @@ from typing import Any
 import pytest
 
 from lunalog.client.marks import PACED_S, Marks
+from lunalog.core.leader_state import LeaderState
 from lunalog.testing.simulation import Simulation
 
 DELAY_S = 0.005
+
+
+class Machine(SimpleNamespace):
+    """As much of a leader's machine as `Marks` looks at."""
+
+    boundary = LeaderState.boundary
 
 
 class Story:
@@ -19,7 +26,7 @@ class Story:
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.machine: Any = SimpleNamespace(tail=0, committed=0)
+        self.machine: Any = Machine(tail=0, committed=0, next=None)
         self.told: list[tuple[float, int]] = []
         self.marks = Marks(self.machine, DELAY_S, self._tell)
 
@@ -30,8 +37,12 @@ class Story:
         self.machine.tail += 1
         self.marks.appended(self.loop.time())
 
+    def roll(self) -> None:
+        """From here on appends go ahead into the next segment, whose opening is not known yet."""
+        self.machine.next = SimpleNamespace(first=self.machine.tail)
+
     def commit(self) -> None:
-        self.machine.committed = self.machine.tail
+        self.machine.committed = self.machine.boundary
         self.marks.moved(self.loop.time())
         self.marks.committed()
 
@@ -88,6 +99,40 @@ def test_nothing_is_told_at_once_while_more_is_in_flight() -> None:
         assert leader.told == []
         await asyncio.sleep(2 * DELAY_S)
         assert [committed for _, committed in leader.told] == [1]
+
+    play(story)
+
+
+def test_r11_the_old_set_is_told_at_once_of_the_last_that_it_will_hold() -> None:
+    """While rolling appends go elsewhere, so none of them tells the old set, however many there are."""
+
+    async def story(leader: Story) -> None:
+        for _ in range(3):  # as fast as acks come
+            leader.append()
+        leader.roll()
+        leader.append()
+        before = leader.loop.time()
+        leader.commit()
+        assert leader.told == [(pytest.approx(before, abs=1e-4), 3)]
+
+    play(story)
+
+
+def test_r11_appends_that_go_ahead_put_nothing_off_for_the_old_set() -> None:
+    async def story(leader: Story) -> None:
+        for _ in range(3):
+            leader.append()
+        leader.machine.committed = 2
+        leader.marks.moved(leader.loop.time())
+        leader.marks.committed()
+        leader.roll()
+        rolled = leader.loop.time()
+        for _ in range(100):  # the master takes long, and the third ack does not come
+            await asyncio.sleep(0.001)
+            leader.append()
+        ((at, committed),) = leader.told
+        assert committed == 2
+        assert at <= rolled + DELAY_S + 0.001
 
     play(story)
 
