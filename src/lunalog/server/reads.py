@@ -34,7 +34,7 @@ logger = logging.getLogger("lunalog.server")
 DISK_READS_MAX: Final = 16
 """Reads of old data under way at once."""
 READS_PER_CONNECTION_MAX: Final = 10_000
-"""Reads of old data that one connection may have queued (H7)."""
+"""Reads of old data that one connection may have queued, and as many of recoveries (H7)."""
 WAIT_MS_MAX: Final = 60_000
 WAITERS_MAX: Final = 50_000
 """Readers that wait for more at once; a further one is told that there is nothing yet."""
@@ -73,8 +73,10 @@ class Reads:
         self._waiting: dict[SegmentReplica, list[_Asked]] = {}
         self._count = 0
         self._disk = asyncio.Semaphore(DISK_READS_MAX)
-        self._queues: dict[Connection, tuple[asyncio.Lock, int]] = {}
-        """Whose turn it is among the reads of old data of one connection, and how many wait."""
+        self._queues: dict[tuple[Connection, bool], tuple[asyncio.Lock, int]] = {}
+        """Whose turn it is among the reads of old data of one connection, and how many wait.
+
+        Those of recoveries queue apart: a stream without a leader waits for no follower."""
         self._number = 0
 
     # ------------------------------------------------------------------ requests
@@ -152,10 +154,11 @@ class Reads:
                 before = held.start_chain if found[0][0].first == held.first else 0
                 self._reply(asked, held, found, before)
                 return
-        lock, count = self._queues.get(connection) or (asyncio.Lock(), 0)
+        key = _queue_of(asked)
+        lock, count = self._queues.get(key) or (asyncio.Lock(), 0)
         if count >= READS_PER_CONNECTION_MAX:
             raise OverloadedError("too many reads of this connection are under way")
-        self._queues[connection] = lock, count + 1
+        self._queues[key] = lock, count + 1
         self._number += 1
         _ = self._server.tasks.start(self._read_in_turn(asked, held, limit), f"read-{self._number}")
 
@@ -166,10 +169,11 @@ class Reads:
         """Read old data without holding anybody up (N6).
 
         A slow reader waits for its own socket, one read after another: what is read for it and not
-        sent yet is one reply and what its socket takes, however much it asks for (Z1).
+        sent yet is one reply, or two while it recovers streams, and what its socket takes, however
+        much it asks for (Z1).
         """
-        connection = asked.connection
-        lock, _ = self._queues[connection]
+        connection, key = asked.connection, _queue_of(asked)
+        lock, _ = self._queues[key]
         try:
             async with lock:
                 await connection.drained()
@@ -177,11 +181,11 @@ class Reads:
                     await self._read(asked, held, limit)
                     connection.flush()
         finally:
-            _, count = self._queues[connection]
+            _, count = self._queues[key]
             if count > 1:
-                self._queues[connection] = lock, count - 1
+                self._queues[key] = lock, count - 1
             else:
-                del self._queues[connection]
+                del self._queues[key]
 
     async def _read(self, asked: _Asked, held: SegmentReplica, limit: Sequence) -> None:
         message = asked.message
@@ -287,3 +291,7 @@ class Reads:
                 self._waiting[held] = left
             else:
                 del self._waiting[held]
+
+
+def _queue_of(asked: _Asked) -> tuple[Connection, bool]:
+    return asked.connection, asked.message.promise is not None

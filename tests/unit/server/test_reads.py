@@ -512,6 +512,25 @@ def test_one_connection_reads_old_events_one_after_another_and_others_beside(run
     run(story)
 
 
+def test_a_recovery_waits_for_no_followers_of_its_own_client(run: Run) -> None:
+    """Who takes a stream over may be far behind with others that it follows (R5, R6)."""
+
+    async def story(world: World) -> None:
+        leader = await filled(world, tail_cache_bytes=0)
+        leader.mark(FIRST + 10)
+        await leader.fence(2, BOB)
+        counted = Counted(world.server)
+        following = [begin(leader.read(FIRST)) for _ in range(50)]
+        await asyncio.sleep(0.01)
+        _, found = await leader.read(FIRST, promise=Promise(2, BOB))
+        assert found == leader.frames
+        assert counted.most == 2
+        assert sum(reading.done() for reading in following) <= 2
+        assert [made for _, made in await asyncio.gather(*following)] == [leader.frames] * 50
+
+    run(story)
+
+
 def test_reads_of_a_connection_that_is_gone_are_not_done(run: Run) -> None:
     async def story(world: World) -> None:
         leader = await filled(world)
