@@ -227,6 +227,9 @@ class Connection(asyncio.BufferedProtocol):
             self._deadline.cancel()
         if self._room is not None:
             self._room.give_back(self)
+        self._filled = 0  # nothing more is read: what had arrived of a large message is let go
+        if len(self._buffer) > BUFFER_BYTES_MIN:
+            self._go_on_in(self._view[:0], BUFFER_BYTES_MIN)
         self.resume_writing()
         for answer, _ in self._pending.values():
             if not answer.done():
@@ -291,7 +294,6 @@ class Connection(asyncio.BufferedProtocol):
             self._dispatch(kind, number, self._view[at + codec.ENVELOPE_BYTES : at + size])
             at += size
             if self.closed_by is not None:
-                self._filled = 0
                 return
         self._keep(at, wanted)
 

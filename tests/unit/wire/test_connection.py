@@ -24,7 +24,7 @@ from lunalog.errors import (
 )
 from lunalog.wire import codec, frames
 from lunalog.wire.codec import ENVELOPE, FramesHead, Kind, ReadStatus
-from lunalog.wire.connection import BUFFER_BYTES_MAX, Connection, Handler
+from lunalog.wire.connection import BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, Connection, Handler
 from lunalog.wire.messages import (
     Certified,
     CloseSlot,
@@ -478,6 +478,25 @@ def test_one_large_message_does_not_keep_its_memory():
             feed(connection, codec.mark(1, 5))
         assert handler.seen == [("mark", 1, 5)] * 3
         assert len(connection._buffer) <= BUFFER_BYTES_MAX
+
+    play(story)
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_a_connection_that_has_ended_keeps_no_large_buffer(name):
+    """Its peer may take what is left as slowly as it likes, and others may hold the object."""
+
+    async def story(world: World) -> None:
+        ours = await world.pair()
+        half = bytes(codec.append_head(1, 0, 8 * limits.MIB)) + bytes(5 * limits.MIB)
+        ours.send(half)
+        world.accepted[0].send(half)
+        sides = (ours, world.accepted[0])
+        await asyncio.sleep(5)
+        assert all(len(side._buffer) > 5 * limits.MIB for side in sides)
+        ENDINGS[name](*sides)
+        await asyncio.sleep(5)
+        assert [len(side._buffer) for side in sides] == [BUFFER_BYTES_MIN] * 2
 
     play(story)
 
