@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lunalog.cli import exits
-from lunalog.cli.options import DEFAULT_URL, Settings, shared
+from lunalog.cli.options import DEFAULT_URL, Settings, read_only, shared
 from lunalog.cli.render import count, show_rows
 from lunalog.cli.running import connected, note, past_return, run
 from lunalog.errors import AvailabilityError, LunalogError
@@ -255,6 +255,7 @@ async def _down(home: DevDirectory) -> int:
 @directory_option
 @shared
 @click.pass_obj
+@read_only
 def status_command(settings: Settings, directory: Path | None) -> int:
     """Print the processes of the cluster; exit 5 if it is not up."""
     home = _find(directory)

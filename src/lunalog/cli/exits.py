@@ -105,13 +105,14 @@ def from_os_error(error: OSError, what: str) -> LunalogError:
     return StorageError(f"{what}: {reason}")
 
 
-def describe(error: LunalogError) -> str:
+def describe(error: LunalogError, *, is_read_only: bool = False) -> str:
     """Return what failed; what is known of the effect; what to do next."""
+    is_doubtful = error.maybe_applied and not is_read_only
     parts = [str(error).rstrip(". ") or error.code]
     is_told = any(word in parts[0] for word in ("may ", "unknown", "nothing was", "not sent"))
-    if error.maybe_applied and not is_told:
+    if is_doubtful and not is_told:
         parts.append("it may have taken effect all the same")
-    if "; " not in parts[0] or (error.maybe_applied and not is_told):
+    if "; " not in parts[0] or (is_doubtful and not is_told):
         for kind in type(error).__mro__:
             if kind in NEXT:
                 parts.append(NEXT[kind])
@@ -133,7 +134,7 @@ def report_usage(error: click.ClickException, *, as_json: bool) -> int:
     return error.exit_code
 
 
-def report(error: BaseException, *, verbose: int, as_json: bool) -> int:
+def report(error: BaseException, *, verbose: int, as_json: bool, is_read_only: bool = False) -> int:
     """Print an error on stderr and return its exit code."""
     if verbose >= 2:
         traceback.print_exception(error, file=sys.stderr)
@@ -147,9 +148,9 @@ def report(error: BaseException, *, verbose: int, as_json: bool) -> int:
         return ERROR
     _show(
         error.code,
-        describe(error),
+        describe(error, is_read_only=is_read_only),
         error.exit_code,
-        maybe_applied=error.maybe_applied,
+        maybe_applied=error.maybe_applied and not is_read_only,
         as_json=as_json,
     )
     return error.exit_code

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lunalog.cli import exits
-from lunalog.cli.options import Settings, shared
+from lunalog.cli.options import Settings, read_only, shared
 from lunalog.cli.render import count, show_one, show_table
-from lunalog.cli.running import LONG_S, connected, note, run
+from lunalog.cli.running import connected, note, run, time_limit
 from lunalog.errors import AvailabilityError, LunalogError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ POLL_S = 0.5
 )
 @shared
 @click.pass_obj
+@read_only
 def health_command(settings: Settings, wait: bool) -> int:
     """Print what is wrong; exit 0 if all is well, 10 if not, 5 if no master answers."""
     found = run(settings, _wait(settings) if wait else _once(settings))
@@ -64,7 +65,7 @@ def health_row(found: Health) -> dict[str, Any]:
 
 
 async def _once(settings: Settings) -> Health:
-    async with asyncio.timeout(settings.timeout or LONG_S), connected(settings) as journal:
+    async with time_limit(settings, "health"), connected(settings) as journal:
         return await journal.health()
 
 

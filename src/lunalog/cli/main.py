@@ -110,7 +110,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         code = exits.report_usage(error, as_json=settings.is_json)
     except LunalogError as error:
-        code = exits.report(error, verbose=settings.verbose, as_json=settings.is_json)
+        code = exits.report(
+            error,
+            verbose=settings.verbose,
+            as_json=settings.is_json,
+            is_read_only=settings.is_read_only,
+        )
     except OSError as error:
         mapped = exits.from_os_error(error, "this command")
         code = exits.report(mapped, verbose=settings.verbose, as_json=settings.is_json)

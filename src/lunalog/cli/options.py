@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -24,6 +25,8 @@ class Settings:
     verbose: int = 0
     given: set[str] = field(default_factory=set)
     """Options that the command line or the environment names."""
+    is_read_only: bool = False
+    """True once a command runs that changes nothing, whatever becomes of its questions."""
 
     @property
     def is_json(self) -> bool:
@@ -87,3 +90,14 @@ def shared(command: F, *, environment: bool = False) -> F:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def read_only(command: F) -> F:
+    """Mark a command that changes nothing, so that no error of it says that it may have."""
+
+    @functools.wraps(command)
+    def marked(settings: Settings, /, *arguments: Any, **options: Any) -> Any:
+        settings.is_read_only = True
+        return command(settings, *arguments, **options)
+
+    return cast(F, marked)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lunalog.cli.options import Settings, shared
+from lunalog.cli.options import Settings, read_only, shared
 from lunalog.cli.pipes import OutputPump
 from lunalog.cli.records import FORMATS, Format, template
 from lunalog.cli.running import connected, note, run
@@ -52,6 +52,7 @@ EVENTS_A_WRITE = 1000
 )
 @shared
 @click.pass_obj
+@read_only
 def read_command(
     settings: Settings,
     /,

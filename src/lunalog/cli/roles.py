@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lunalog.cli.options import Settings, shared
+from lunalog.cli.options import Settings, read_only, shared
 from lunalog.cli.running import ask, connected, note, run
 from lunalog.types import Peer, RoleState
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.argument("stream")
 @shared
 @click.pass_obj
+@read_only
 def watch_command(settings: Settings, stream: str) -> None:
     """Print each change of leadership, until Ctrl-C."""
 

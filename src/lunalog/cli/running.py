@@ -87,6 +87,8 @@ async def past_return() -> None:
 @contextlib.asynccontextmanager
 async def time_limit(settings: Settings, what: str) -> AsyncIterator[None]:
     """Raise `DeadlineExceededError` when the body takes longer than `--timeout`."""
+    import lunalog.client.journal  # noqa: F401  loading it is none of the cluster's time
+
     seconds = settings.timeout or LONG_S
     limit = asyncio.timeout(seconds)
     try:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from lunalog.cli.options import Settings, shared
+from lunalog.cli.options import Settings, read_only, shared
 from lunalog.cli.render import count as count_of
 from lunalog.cli.render import show_rows, size
 from lunalog.cli.running import ask, note
@@ -25,6 +25,7 @@ def servers_command(context: click.Context) -> None:
 @servers_command.command("ls")
 @shared
 @click.pass_obj
+@read_only
 def servers_ls_command(settings: Settings) -> None:
     """List the servers that the master knows."""
     listed = ask(settings, "servers ls", lambda journal: journal.servers())

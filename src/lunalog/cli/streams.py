@@ -9,7 +9,7 @@ import click
 
 from lunalog.cli import exits
 from lunalog.cli.leading import leading
-from lunalog.cli.options import Settings, shared
+from lunalog.cli.options import Settings, read_only, shared
 from lunalog.cli.render import count, moment, show_one, show_rows
 from lunalog.cli.running import ask, connected, note, peer_name, run, time_limit
 from lunalog.errors import AvailabilityError
@@ -51,6 +51,7 @@ def create_command(
 @click.argument("prefix", default="")
 @shared
 @click.pass_obj
+@read_only
 def ls_command(settings: Settings, prefix: str) -> None:
     """List streams, all or those whose name begins with PREFIX."""
 
@@ -76,6 +77,7 @@ def _summary(head: Any) -> dict[str, Any]:
 @click.argument("stream")
 @shared
 @click.pass_obj
+@read_only
 def info_command(settings: Settings, stream: str) -> None:
     """Print what is known of a stream: its leader, its end, its segments and their servers."""
 
@@ -143,6 +145,7 @@ def segment_rows(described: StreamDescription) -> list[dict[str, Any]]:
 @click.argument("stream")
 @shared
 @click.pass_obj
+@read_only
 def history_command(settings: Settings, stream: str) -> None:
     """Print who led which sequences."""
 
@@ -167,6 +170,7 @@ def history_command(settings: Settings, stream: str) -> None:
 def delete_command(settings: Settings, stream: str, yes: bool) -> int:
     """Delete a stream with all its events; its leader and readers end with an error."""
     if not yes:
+        settings.is_read_only = True
         described = ask(settings, f"info {stream}", lambda journal: journal.describe(stream))
         row = _summary(described.head)
         leader = f"led by {row['leader']}" if row["leader"] else "with no leader"

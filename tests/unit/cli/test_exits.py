@@ -50,6 +50,13 @@ def test_a_message_says_what_next_and_what_is_known_of_the_effect():
     assert "may have" not in told
 
 
+def test_a_command_that_changes_nothing_never_says_that_it_may_have(capsys):
+    error = DeadlineExceededError("ls: no answer")
+    assert "may have" not in exits.describe(error, is_read_only=True)
+    exits.report(error, verbose=0, as_json=True, is_read_only=True)
+    assert json.loads(capsys.readouterr().err)["maybe_applied"] is False
+
+
 def test_json_errors_and_tracebacks(capsys):
     exits.report(NotLeaderError("x is led by y"), verbose=0, as_json=True)
     row = json.loads(capsys.readouterr().err)

@@ -1,7 +1,10 @@
 """Parsing, help, and what a help costs."""
 
 import errno
+import importlib
+import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -10,6 +13,7 @@ import pytest
 from lunalog.cli import main as tree
 from lunalog.cli.main import COMMANDS, main, root_command
 from lunalog.cli.options import Settings
+from lunalog.errors import DeadlineExceededError
 
 HEAVY = ("uvloop", "rich", "sqlite3", "crc32c", "lunalog.client", "lunalog.server")
 
@@ -69,6 +73,45 @@ def test_shared_options_stand_before_or_behind_the_command(monkeypatch):
         ("lunalog://b:1", "table", None),
         ("lunalog://env:1", "table", 2.0),
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "is_read_only"),
+    [
+        ("ls", True),
+        ("info s", True),
+        ("history s", True),
+        ("servers", True),
+        ("servers ls", True),
+        ("delete s", True),
+        ("delete s --yes", False),
+        ("create s", False),
+        ("transfer s", False),
+        ("servers scale 3", False),
+    ],
+)
+def test_only_what_changes_something_may_have_taken_effect(line, is_read_only, monkeypatch, capsys):
+    def ask(settings, what, question):
+        raise DeadlineExceededError(f"{what}: no answer")
+
+    for module in ("roles", "servers", "streams"):
+        monkeypatch.setattr(importlib.import_module(f"lunalog.cli.{module}"), "ask", ask)
+    assert main(line.split()) == 5
+    assert ("may have" in capsys.readouterr().err) is not is_read_only
+    assert main(["-o", "json", *line.split()]) == 5
+    assert json.loads(capsys.readouterr().err)["maybe_applied"] is not is_read_only
+
+
+@pytest.mark.parametrize("line", ["ls", "health", "health --wait", "read s", "watch s"])
+def test_a_master_that_says_nothing_is_unavailable_and_nothing_was_changed(line, capsys):
+    """Something listens, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"lunalog://127.0.0.1:{silent.getsockname()[1]}"
+        code = main(["-o", "json", "--cluster", url, "--timeout", "0.05", *line.split()])
+    told = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert (code, told["maybe_applied"]) == (5, False)
+    assert "no " in told["message"]
+    assert "may have" not in told["message"]
 
 
 @pytest.mark.parametrize(
