@@ -15,7 +15,7 @@ from lunalog.cli import exits
 from lunalog.cli.options import DEFAULT_URL, Settings, read_only, shared
 from lunalog.cli.render import count, show_rows
 from lunalog.cli.running import connected, note, past_return, run
-from lunalog.errors import AvailabilityError, LunalogError
+from lunalog.errors import AvailabilityError, LunalogError, UsageError
 
 if TYPE_CHECKING:
     from lunalog.orchestrator.dev import DevCluster, DevDirectory
@@ -46,9 +46,18 @@ def dev_command() -> None:
     """Run a cluster on this machine: a master and journal servers."""
 
 
-def _find(directory: Path | None) -> DevDirectory:
+def _find(settings: Settings, directory: Path | None) -> DevDirectory:
+    """Return the cluster that is meant; raises `UsageError` for one that cannot be.
+
+    LUNALOG_URL is of other commands, and may well name the cluster of this directory.
+    """
     from lunalog.orchestrator.dev import DevDirectory
 
+    if "cluster" in settings.typed:
+        raise UsageError(
+            f"`lunalog dev` runs a cluster on this machine, and --cluster names {settings.cluster}; "
+            "nothing was done; --dir says which cluster of this machine is meant"
+        )
     return DevDirectory((directory or default_directory()).absolute())
 
 
@@ -84,7 +93,7 @@ def up_command(
     In the foreground Ctrl-C, a closed terminal or any death of this process ends all of it;
     with --detach `lunalog dev down` does.  Data stay, and the next `up` finds them.
     """
-    home = _find(directory)
+    home = _find(settings, directory)
     refuse_second(home)
     if detach:
         return run(settings, _detach(settings, home, servers, host, port))
@@ -227,7 +236,7 @@ async def _detach(
 @click.pass_obj
 def down_command(settings: Settings, directory: Path | None) -> int:
     """End the cluster; its data stay."""
-    return run(settings, _down(_find(directory)))
+    return run(settings, _down(_find(settings, directory)))
 
 
 async def _down(home: DevDirectory) -> int:
@@ -258,7 +267,7 @@ async def _down(home: DevDirectory) -> int:
 @read_only
 def status_command(settings: Settings, directory: Path | None) -> int:
     """Print the processes of the cluster; exit 5 if it is not up."""
-    home = _find(directory)
+    home = _find(settings, directory)
     url = home.url()
     if url is None:
         note(f"no cluster is up in {home.path}; `lunalog dev up` starts one")
@@ -301,7 +310,7 @@ async def _states(settings: Settings) -> dict[str, dict[str, str]]:
 @click.pass_obj
 def kill_command(settings: Settings, name: str, directory: Path | None) -> int:
     """Kill -9 a server, or the `master`; it comes back on its own data."""
-    home = _find(directory)
+    home = _find(settings, directory)
     pid = home.kill(name)
     if not pid:
         alive = ", ".join(home.members()) or "none"

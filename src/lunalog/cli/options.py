@@ -25,6 +25,8 @@ class Settings:
     verbose: int = 0
     given: set[str] = field(default_factory=set)
     """Options that the command line or the environment names."""
+    typed: set[str] = field(default_factory=set)
+    """Those of them that the command line names."""
     is_read_only: bool = False
     """True once a command runs that changes nothing, whatever becomes of its questions."""
 
@@ -49,6 +51,8 @@ def _keep(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
         settings = settings_of(ctx)
         setattr(settings, name, value)
         settings.given.add(name)
+        if source.name == "COMMANDLINE":
+            settings.typed.add(name)
 
 
 def shared(command: F, *, environment: bool = False) -> F:

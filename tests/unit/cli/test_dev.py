@@ -104,7 +104,7 @@ def test_of_a_cluster_that_is_not_up_there_is_no_status_and_nobody_to_kill(
 
 
 def test_a_cluster_is_started_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dev, "_find", lambda _: Home(is_held=True))
+    monkeypatch.setattr(dev, "_find", lambda *_: Home(is_held=True))
     with pytest.raises(exits.CommandError, match=r"is up already, at lunalog://127\.0\.0\.1:7601"):
         dev.refuse_second(Home(is_held=True))  # type: ignore[arg-type]
     assert main(["dev", "up", "--detach"]) == exits.CONFLICT

@@ -140,6 +140,41 @@ def test_what_makes_no_sense_is_usage(arguments, capsys):
     assert "Traceback" not in err
 
 
+OWN = ["--servers=5", "--dir=/tmp/x"]
+"""Options of a cluster that a bench starts itself."""
+
+
+@pytest.mark.parametrize("option", OWN)
+@pytest.mark.parametrize("how", ["--cluster", "LUNALOG_URL"])
+@pytest.mark.parametrize("workload", ["write", "failover"])
+def test_a_bench_of_a_given_cluster_says_what_means_nothing_there(
+    option, how, workload, monkeypatch, capsys
+):
+    line, url = ["bench", workload, option, "--timeout", "0.05"], "lunalog://127.0.0.1:1"
+    if how == "--cluster":
+        line += ["--cluster", url]
+    else:
+        monkeypatch.setenv("LUNALOG_URL", url)
+    assert main(line) == 2
+    told = capsys.readouterr().err
+    assert f"{option.partition('=')[0]} is of a cluster" in told
+    assert how in told
+
+
+@pytest.mark.parametrize("command", ["up", "down", "status", "kill s1"])
+def test_dev_says_that_another_cluster_cannot_be_meant(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lunalog.orchestrator.dev.DevDirectory", None)  # nobody looks for one
+    line = ["dev", *command.split(), "--dir", str(tmp_path), "--cluster", "lunalog://127.0.0.1:1"]
+    assert main(line) == 2
+    assert "--cluster" in capsys.readouterr().err
+
+
+def test_dev_takes_no_offence_at_the_cluster_of_the_environment(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LUNALOG_URL", "lunalog://127.0.0.1:1")
+    assert main(["dev", "status", "--dir", str(tmp_path)]) == 5
+    assert "no cluster is up" in capsys.readouterr().err
+
+
 def test_a_misspelt_command_is_guessed(capsys):
     assert main(["apend"]) == 2
     assert "did you mean 'append'" in capsys.readouterr().err

@@ -244,6 +244,8 @@ def bench(settings: Settings, make: Callable[[int], Workload], options: dict[str
     from lunalog.cli.bench.session import Session
     from lunalog.runtime import SystemRuntime
 
+    if "cluster" in settings.given:
+        _refuse_own(settings.cluster)
     new_histogram()  # or say at once that it is not installed
     html: Path | None = options.pop("html")
     servers: int = options.pop("servers")
@@ -261,6 +263,18 @@ def bench(settings: Settings, make: Callable[[int], Workload], options: dict[str
     result = run(settings, session.run())
     publish(settings, result, html)
     return code_of(session.signum, session.error, result)
+
+
+def _refuse_own(url: str) -> None:
+    """Raise `UsageError` for options that only a cluster of its own has a use for."""
+    context = click.get_current_context()
+    for name, option in (("servers", "--servers"), ("directory", "--dir")):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            raise UsageError(
+                f"{option} is of a cluster that the bench starts itself, and {url} was named "
+                "(--cluster or LUNALOG_URL); nothing was started; leave one of both out"
+            )
 
 
 def _fit(options: dict[str, Any], servers: int) -> None:
