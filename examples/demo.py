@@ -7,7 +7,8 @@ Starts a master, three journal servers and three engines (engine.py).  When a th
 acknowledged the leading engine is killed with -9, at two thirds a journal server that holds the open
 segment.  In the end each engine has replayed the stream; their digests must be that of the file.
 
-Exit code 0: the proof holds.  1: it does not.  Whatever ends this process ends all the others.
+Exit code 0: the proof holds.  1: it does not.  2: there is no such file of lines, nothing was started.
+Whatever ends this process ends all the others.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import TypeVar
 
 from demo_engines import EngineProcess, Engines
 from demo_screen import Screen
-from lunalog import SingleWriteJournal
+from lunalog import SingleWriteJournal, limits
 from lunalog.cli.exits import TerminatedError
 from lunalog.cli.options import Settings
 from lunalog.cli.running import run
@@ -44,6 +45,16 @@ STALL_S = 60.0
 
 class DemoError(Exception):
     """The demo cannot go on."""
+
+
+class BadFileError(DemoError):
+    """The file cannot be replicated line by line."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(
+            f"cannot replicate {name}: {why}; nothing was started; "
+            "name a file of lines: make demo FILE=/some/file"
+        )
 
 
 @dataclass
@@ -64,6 +75,9 @@ class Source:
         with path.open("rb") as file:
             for line in file:
                 payload = line.removesuffix(b"\n")
+                if len(payload) > limits.PAYLOAD_BYTES_MAX:
+                    most = limits.PAYLOAD_BYTES_MAX >> 20
+                    raise BadFileError(title, f"line {lines + 1} is longer than {most} MiB")
                 digest.update(payload + b"\n")
                 lines, empty, size = lines + 1, empty + (not payload), size + len(line)
         return Source(path, title, lines, empty, size, digest.hexdigest())
@@ -72,7 +86,7 @@ class Source:
 def choose_file(name: str, folder: Path) -> Source:
     """Return the file that was asked for, or the standard library's source text as one file."""
     if name:
-        return Source.of(Path(name), name)
+        return given_file(name)
     library = Path(sysconfig.get_path("stdlib"))
     path = folder / "stdlib.txt"
     with path.open("wb") as text:
@@ -81,6 +95,20 @@ def choose_file(name: str, folder: Path) -> Source:
                 content = part.read_bytes()
                 text.write(content if not content or content.endswith(b"\n") else content + b"\n")
     return Source.of(path, f"{library}/**/*.py")
+
+
+def given_file(name: str) -> Source:
+    """Return the file that was asked for; raises `BadFileError`."""
+    path = Path(name)
+    if path.exists() and not path.is_file():  # the engines read it again: a pipe would not do
+        raise BadFileError(name, "it is no regular file")
+    try:
+        source = Source.of(path, name)
+    except OSError as error:
+        raise BadFileError(name, (error.strerror or str(error)).lower()) from error
+    if source.lines == 0:
+        raise BadFileError(name, "it is empty")
+    return source
 
 
 def milliseconds(seconds: float) -> str:
@@ -299,13 +327,11 @@ async def play(name: str) -> int:
         screen = Screen()
         try:
             source = choose_file(name, where)
-            if source.lines == 0:
-                raise DemoError(f"{name} has no lines")
             return 0 if await Demo(source, where, screen).run() else 1
         except (DemoError, LunalogError, OSError) as error:
             screen.stop()
             print(f"error: {error}", file=sys.stderr)
-            return 1
+            return 2 if isinstance(error, BadFileError) else 1
 
 
 def main() -> int:

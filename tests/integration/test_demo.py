@@ -11,6 +11,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from command import PATIENCE_S, until
 
+from lunalog import limits
+
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 pytestmark = pytest.mark.slow
 
@@ -49,6 +51,26 @@ def file(tmp_path):
     path = tmp_path / "input.txt"
     path.write_bytes(b"".join(b"\n" if i % 7 == 0 else b"line %d\n" % i for i in range(60_000)))
     return path
+
+
+@pytest.mark.parametrize("what", ["missing", "directory", "empty", "pipe", "long"])
+def test_a_file_that_cannot_be_used_is_told_in_one_line(what, tmp_path):
+    path = tmp_path / what
+    if what == "directory":
+        path.mkdir()
+    elif what == "empty":
+        path.touch()
+    elif what == "pipe":
+        os.mkfifo(path)
+    elif what == "long":
+        path.write_bytes(b"short\n" + bytes(limits.PAYLOAD_BYTES_MAX + 1) + b"\n")
+    child = start(path, tmp_path)
+    out, _ = child.communicate(timeout=PATIENCE_S)
+    assert child.returncode == 2, out.decode()
+    (line,) = out.decode().splitlines()
+    assert line.startswith(f"error: cannot replicate {path}: ")
+    assert line.endswith("nothing was started; name a file of lines: make demo FILE=/some/file")
+    assert "Errno" not in line
 
 
 def test_the_proof_holds(file, tmp_path):
