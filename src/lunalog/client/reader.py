@@ -19,7 +19,13 @@ from typing import Any, Final, Protocol
 from lunalog.client.fetch import Fetched, Fetcher, Nothing
 from lunalog.config import ClientConfig
 from lunalog.core import reading
-from lunalog.errors import AvailabilityError, ClosedError, DeadlineExceededError, LunalogError
+from lunalog.errors import (
+    AvailabilityError,
+    ClosedError,
+    CorruptFrameError,
+    DeadlineExceededError,
+    LunalogError,
+)
 from lunalog.runtime import Tasks
 from lunalog.types import Event, Sequence, StreamHead
 from lunalog.wire import frames
@@ -93,6 +99,7 @@ class StreamReader:
         TruncatedError: The next event is not kept any more; `.start` is the first that is.
         StreamNotFoundError: There is no such stream, or it was deleted.
         ServerUnavailableError: No replica serves what is known to be committed.
+        CorruptFrameError: A broken leader wrote what nobody can read; `seek` behind it goes on.
         ClosedError: This reader or its journal was closed.
 
     Cancelling any call loses no event.  One task at a time may read.
@@ -255,7 +262,8 @@ class StreamReader:
             if is_bounded and self._end is not None and self._next >= self._end:
                 return self._ended(source)
             if self._frames:
-                self._decode(*self._frames.popleft())
+                self._decode(*self._frames[0])
+                self._frames.popleft()  # only now: one that cannot be decoded is no gap
             else:
                 found = await self._take(source, is_waiting=is_waiting, is_bounded=is_bounded)
                 if isinstance(found, Nothing):
@@ -299,7 +307,13 @@ class StreamReader:
         self._ahead = _Ahead(found.end, self._tasks.start(work, f"read-ahead-{self.name}"))
 
     def _decode(self, head: FrameHead, frame: memoryview) -> None:
-        self._events.extend(frames.events(head, frame, self._next))
+        try:
+            self._events.extend(frames.events(head, frame, self._next))
+        except CorruptFrameError as error:
+            raise CorruptFrameError(
+                f"sequences {head.first} to {head.end - 1} of {self.name!r} cannot be read: {error}; "
+                f"its leader wrote that, other replicas hold the same; go on behind it at {head.end}"
+            ) from error
         self._next = max(self._next, head.end)
 
     def _ended(self, source: ReaderSource) -> bool:

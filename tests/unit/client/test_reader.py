@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import msgspec
 import pytest
+from tests.unit.misfits import misfit
 
 from lunalog import limits
 from lunalog.client.fetch import Fetcher
 from lunalog.client.reader import EndState, ReadOptions, StreamReader
 from lunalog.errors import (
     ClosedError,
+    CorruptFrameError,
     DeadlineExceededError,
     GoneError,
     NotOpenError,
@@ -143,6 +145,25 @@ async def test_a_read_goes_through_all_segments_up_to_committed(story):
     assert reader.position == 26
     assert not reader.is_complete  # something is open, and nobody was asked
     assert await sequences(reader) == []
+
+
+async def test_a_frame_that_nobody_can_decode_is_an_error_each_time_and_no_gap(story):
+    """Its checksum is right, so every replica has these bytes (R26): only its leader is to blame."""
+    story.fill(ONE, 0, 9)
+    for server in story.servers:
+        server.frames[ONE][1] = misfit(server.frames[ONE][1])
+    story.show(rows=[row(ONE, 0, 9)])
+    story.tell()
+    reader = story.reader()
+    assert [event.sequence for event in await reader.next_batch()] == [0, 1, 2]
+    asked = sum(len(server.reads) for server in story.servers)
+    for ask in (reader.next_batch, reader.try_next, reader.wait_next, reader.__anext__):
+        with pytest.raises(CorruptFrameError, match="sequences 3 to 5 of 'orders'"):
+            await ask()
+        assert reader.position == 3
+    assert sum(len(server.reads) for server in story.servers) == asked
+    reader.seek(6)
+    assert await sequences(reader) == [6, 7, 8]
 
 
 async def test_with_nothing_open_a_read_is_complete(story):

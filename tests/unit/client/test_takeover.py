@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.unit.misfits import misfit
 
 from lunalog.client.takeover import OldSet
 from lunalog.config import ClientConfig
@@ -133,6 +134,7 @@ async def test_when_enough_have_answered_nobody_is_asked_any_more() -> None:
 
 
 FRAME = frames.build(STREAM, 5, 3, 1, [b"a", b"b"])
+MISFIT = misfit(FRAME)
 FOREIGN = frames.build(b"t" * 16, 5, 3, 1, [b"a"])
 
 
@@ -140,11 +142,12 @@ FOREIGN = frames.build(b"t" * 16, 5, 3, 1, [b"a"])
     ("answer", "step", "found"),
     [
         ((FramesHead(9, 8, 77, ReadStatus.HELD), FRAME), "copied", 1),
+        ((FramesHead(9, 8, 77, ReadStatus.HELD), MISFIT), "copied", 1),
         ((FramesHead(9, 8, 77, ReadStatus.ABSENT), b""), "copied", 0),
         ((FramesHead(9, 8, 77, ReadStatus.HELD), FOREIGN), "unread", CorruptFrameError),
         (AWAY, "unread", ServerUnavailableError),
     ],
-    ids=["held", "absent", "of another stream", "away"],
+    ids=["held", "held, whatever its lengths say", "absent", "of another stream", "away"],
 )
 async def test_a_member_is_read_once_and_all_that_it_said_is_told(
     answer: Any, step: str, found: Any

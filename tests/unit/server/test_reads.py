@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.unit.misfits import misfit
 from tests.unit.server.conftest import (
     ANN,
     BOB,
@@ -18,6 +19,7 @@ from tests.unit.server.conftest import (
     Leader,
     Story,
     World,
+    build_frame,
     chain_behind,
 )
 
@@ -274,6 +276,29 @@ def test_r6_a_recovery_read_gets_all_that_is_durable_with_the_chain_before_it(ru
         assert head.chain == chain_behind(leader.frames[:2])
         head, found = await new.read(FIRST, promise=Promise(2, BOB), bytes_max=1)
         assert (head.chain, found) == (CHAIN, leader.frames[:1])
+
+    run(story)
+
+
+def test_a_frame_whose_lengths_do_not_add_up_is_kept_as_it_came(run: Run) -> None:
+    """Servers look at no event: it stops neither them, nor a restart, nor a recovery (R26)."""
+
+    async def story(world: World) -> None:
+        leader = await filled(world, 1)
+        bad = misfit(build_frame(leader.end, 2))
+        leader.send(bad, committed=FIRST + 2)
+        leader.frames.append(bad)
+        leader.end += 2
+        leader.append(2, committed=FIRST + 4)
+        await leader.acked(FIRST + 6)
+        made = leader.frames
+        leader.mark(FIRST + 6)
+        assert (await leader.read(FIRST))[1] == made
+        leader = await world.again(power=True, tail_cache_bytes=0)
+        fenced = await leader.fence(2)
+        assert (fenced.end, fenced.chain, fenced.unknown) == (FIRST + 6, chain_behind(made), ())
+        head, found = await leader.read(FIRST, promise=Promise(2, BOB))
+        assert (head.status, found) == (ReadStatus.HELD, made)
 
     run(story)
 
