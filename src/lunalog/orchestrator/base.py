@@ -60,13 +60,6 @@ class Orchestrator(Protocol):
         """End a server for good: SIGTERM, then SIGKILL after a grace; an unknown name is fine."""
         ...
 
-    async def restart(self, name: str) -> None:
-        """End a server if it runs, and start it again on its own directory.
-
-        One that is dead already waits for its backoff.  Raises `UsageError` for an unknown name.
-        """
-        ...
-
     async def stop(self, end_servers: bool) -> None:
         """Stop looking after the servers; with `end_servers` end them all first."""
         ...

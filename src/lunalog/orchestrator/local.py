@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lunalog.errors import StorageError, UsageError, WrongClusterError
+from lunalog.errors import StorageError, WrongClusterError
 from lunalog.orchestrator.base import LEFT_EXIT_CODE, ProcessInfo
 from lunalog.orchestrator.process import PidRecord, forget, live_owner, spawn
 from lunalog.runtime import Address, Runtime, Tasks
@@ -229,17 +229,6 @@ class LocalOrchestrator:
             raise StorageError(
                 f"{server.name} has ended, but {server.directory} cannot be moved aside: {error}"
             ) from error
-
-    async def restart(self, name: str) -> None:
-        """End and start a server; one that is dead already waits for its backoff."""
-        server = self._servers.get(name)
-        if server is None:
-            raise UsageError(f"there is no server {name!r} here; nothing was done")
-        async with server.lock:
-            if server.pid != 0:
-                await self._end(server)
-                await self._start(server)
-            server.has_left = False
 
     async def stop(self, end_servers: bool) -> None:
         """Leave the servers alone from now on, or end them all."""

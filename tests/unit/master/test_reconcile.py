@@ -80,9 +80,6 @@ class FakeOrchestrator:
         self.names.remove(name)
         next(s for s in self.world.servers if s.name == name).die()
 
-    async def restart(self, name: str) -> None:
-        raise AssertionError("the master restarts nothing: its orchestrator does, by itself")
-
     async def stop(self, end_servers: bool) -> None:
         self.started.append(end_servers)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lunalog.errors import BadNameError, UsageError, WrongClusterError
+from lunalog.errors import BadNameError, WrongClusterError
 from lunalog.orchestrator import local
 from lunalog.orchestrator.local import LocalOrchestrator, live_servers, server_command
 from lunalog.orchestrator.process import start_time
@@ -181,17 +181,13 @@ async def test_one_that_was_told_to_leave_is_not_started_again(make, tmp_path):
     await up(orchestrator, tmp_path, ["a"])
 
 
-async def test_restart_ends_and_starts(make, tmp_path):
+async def test_a_name_that_is_none_starts_nothing(make, tmp_path):
     orchestrator = make()
     await orchestrator.start("c1", MASTER)
-    await orchestrator.provision("a")
-    pid = (await up(orchestrator, tmp_path, ["a"]))["a"]
-    await orchestrator.restart("a")
-    assert (await orchestrator.list())[0].pid not in (0, pid)
-    with pytest.raises(UsageError, match="nothing was done"):
-        await orchestrator.restart("nobody")
     with pytest.raises(BadNameError):
         await orchestrator.provision("no/slash")
+    assert await orchestrator.list() == []
+    assert live_servers(tmp_path) == {}
 
 
 async def test_servers_end_with_the_lifeline(make, tmp_path):
