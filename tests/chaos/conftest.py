@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from chaos import nodes, tools
 from chaos.world import Size, World
 from lunalog import SingleWriteJournal
-
-REQUIRED = "LUNALOG_FAULTS_REQUIRED"
-"""Set where a fault that cannot be inflicted is a failure, not a skip."""
+from required import cannot_run
 
 
 @pytest.fixture
@@ -26,10 +21,8 @@ def need():
 
     def check(*names):
         reasons = [f"{name}: {why}" for name in names if (why := tools.why_not(name))]
-        if reasons and os.environ.get(REQUIRED):
-            pytest.fail("not run: " + "; ".join(reasons))
         if reasons:
-            pytest.skip("NOT RUN: " + "; ".join(reasons))
+            cannot_run("; ".join(reasons))
 
     return check
 

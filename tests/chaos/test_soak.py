@@ -12,6 +12,7 @@ from chaos import __main__ as command
 from chaos import nodes, tools
 from chaos.faults import FAULTS
 from chaos.world import sweep
+from processes import end_by, named, until_line
 
 HERE = Path(__file__).parents[2]
 
@@ -53,7 +54,6 @@ def soak(tmp_path, *arguments):
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
     )
 
 
@@ -61,14 +61,7 @@ def left_behind(tmp_path):
     """Processes, mounts and directories that name the run's directory."""
     found = [str(path) for path in tmp_path.iterdir()]
     found += [m for m in Path("/proc/mounts").read_text().splitlines() if str(tmp_path) in m]
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if str(tmp_path).encode() in (entry / "cmdline").read_bytes():
-                    found.append(entry.name)
-            except OSError:
-                continue
-    return found
+    return found + named(tmp_path)
 
 
 def number_of(home):
@@ -90,7 +83,7 @@ def machine(number):
 @pytest.mark.timeout(600)
 def test_a_short_soak_ends_well_and_leaves_nothing(tmp_path):
     child = soak(tmp_path, "--minutes", "0.15", "--seed", "4", "--faults", "kill-server")
-    out, _ = child.communicate(timeout=550)
+    out = child.communicate(timeout=550)[0].decode()
     assert child.returncode == 0, out
     assert "make chaos MINUTES=0.15 SEED=4 FAULTS=kill-server" in out
     assert "read back" in out
@@ -102,16 +95,10 @@ def test_a_short_soak_ends_well_and_leaves_nothing(tmp_path):
 @pytest.mark.timeout(600)
 def test_an_interrupted_soak_leaves_nothing_behind(tmp_path):
     child = soak(tmp_path, "--minutes", "5", "--seed", "4", "--keep")
-    lines = []
-    while not any("faults" in line for line in lines):
-        line = child.stdout.readline()
-        assert line, lines
-        lines.append(line)
+    until_line(child.stdout, "faults")
     (home,) = tmp_path.iterdir()
     number = number_of(home)
-    child.send_signal(signal.SIGINT)
-    out, _ = child.communicate(timeout=250)
-    assert child.returncode == 130, out
+    end_by(child, signal.SIGINT, patience_s=250)
     assert [p for p in left_behind(tmp_path) if p != str(home)] == []
     assert machine(number) == set()
 
@@ -121,8 +108,7 @@ def test_an_interrupted_soak_leaves_nothing_behind(tmp_path):
 def test_what_a_killed_soak_leaves_is_removed_by_the_next(tmp_path):
     """SIGKILL: the processes go at once, with the harness; the rest when its number is taken again."""
     child = soak(tmp_path, "--minutes", "5", "--seed", "4")
-    while "up: " not in (line := child.stdout.readline()):
-        assert line
+    until_line(child.stdout, "up: ")
     (home,) = tmp_path.iterdir()
     number = number_of(home)
     child.kill()

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from chaos import tools
-
-REQUIRED = "LUNALOG_FAULTS_REQUIRED"
+from required import cannot_run
 
 
 @pytest.fixture(scope="session")
 def strace():
     """Skip what needs strace where there is none, or fail where that may not be."""
     why = tools.why_not("strace")
-    if why and os.environ.get(REQUIRED):
-        pytest.fail(f"not run: {why}")
     if why:
-        pytest.skip(f"NOT RUN: {why}")
+        cannot_run(why)
 
 
 @pytest.fixture(autouse=True)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-T = TypeVar("T")
-PATIENCE_S = 100.0
-"""What must happen may take this long, on a machine that has much else to do."""
+from lunalog.orchestrator.dev import DevDirectory
+from ports import free_port
+from processes import PATIENCE_S
+
 CHILDREN: list[subprocess.Popen[bytes]] = []
 """All that were started, so that a test that fails leaves none behind."""
 PATIENT = {"LUNALOG_MASTER_LEASE_MS": "6000", "LUNALOG_MASTER_SERVER_LOST_MS": "5000"}
@@ -25,15 +25,6 @@ def environment(**more: str) -> dict[str, str]:
     """The environment of a command."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("LUNALOG_")}
     return {**clean, "PYTHONPATH": SOURCE, **PATIENT, **more}
-
-
-def until(holds: Callable[[], T]) -> T:
-    """Wait until it holds."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (found := holds()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-    return found
 
 
 @dataclass
@@ -57,9 +48,9 @@ class Command:
 
     def start(self, *arguments: str, **more: object) -> subprocess.Popen[bytes]:
         """Start it with pipes."""
-        pipes = {"stdin": -1, "stdout": -1, "stderr": -1, **more}
         env = environment(LUNALOG_URL=self.url) if self.url else environment()
-        child = subprocess.Popen(self.arguments(*arguments), env=env, **pipes)
+        options = {"stdin": -1, "stdout": -1, "stderr": -1, "env": env, **more}
+        child = subprocess.Popen(self.arguments(*arguments), **options)
         CHILDREN.append(child)
         return child
 
@@ -79,3 +70,14 @@ class Command:
         done = self.run(*arguments, given=given)
         assert done.code == 0, (arguments, done)
         return done.out
+
+
+@contextmanager
+def dev_cluster(home: Path) -> Iterator[Command]:
+    """A cluster of `lunalog dev` on a directory of its own."""
+    command = Command()
+    done = command.run("dev", "up", "--detach", "--port", str(free_port()), "--dir", str(home))
+    assert done.code == 0, done
+    command.url = DevDirectory(home).url()
+    yield command
+    command.run("dev", "down", "--dir", str(home))

@@ -4,20 +4,16 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from command import Command, dev_cluster, environment
 
 from lunalog.orchestrator.dev import DevDirectory
 from lunalog.orchestrator.process import start_time
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from command import PATIENCE_S, Command, until
-
-from ports import free_port
+from processes import PATIENCE_S, end_by, named, until, until_line
+from required import cannot_run
 
 pytestmark = pytest.mark.slow
 
@@ -57,13 +53,9 @@ FIELDS = {
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     home = tmp_path_factory.mktemp("cluster") / "dev"
-    command = Command()
-    done = command.run("dev", "up", "--detach", "--port", str(free_port()), "--dir", str(home))
-    assert done.code == 0, done
-    command.url = DevDirectory(home).url()
-    command.home = home
-    yield command
-    command.run("dev", "down", "--dir", str(home))
+    with dev_cluster(home) as command:
+        command.home = home
+        yield command
 
 
 @pytest.fixture
@@ -72,32 +64,8 @@ def own(tmp_path):
     command = Command()
     command.place = tmp_path / "clusters"
     yield command
-    assert left_behind(tmp_path) == []
+    assert named(tmp_path) == []
     assert list(command.place.glob("*")) == []
-
-
-def left_behind(tmp_path):
-    """Processes whose command line names the directory."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if str(tmp_path).encode() in (entry / "cmdline").read_bytes():
-                    found.append(entry.name)
-            except OSError:
-                continue
-    return found
-
-
-def until_line(child, *words):
-    """Read stderr up to a line that holds all words; returns all that was read."""
-    seen = b""
-    while True:
-        line = child.stderr.readline()
-        assert line, f"it ended before {words}: {seen.decode()}"
-        seen += line
-        if all(word.encode() in line for word in words):
-            return seen.decode()
 
 
 def check(done, workload):
@@ -199,14 +167,11 @@ def test_a_server_of_somebody_else_is_killed_only_when_that_is_asked_for(cluster
     assert done.code == 2, done
     assert "its servers are not killed" in done.err
     assert DevDirectory(cluster.home).members() == before
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "LUNALOG_URL": cluster.url}
-    env["LUNALOG_DEV_DIR"] = str(cluster.home)
     words = ("bench", "failover", "--rounds", "1", "--how", "kill-server", "-o", "json")
-    found = subprocess.run(
-        cluster.arguments(*words), env=env, capture_output=True, timeout=PATIENCE_S
-    )
-    assert found.returncode == 0, found
-    assert len(json.loads(found.stdout)["parts"][1]["samples_ms"]) == 1
+    told = environment(LUNALOG_URL=cluster.url, LUNALOG_DEV_DIR=str(cluster.home))
+    done = cluster.run(*words, env=told)
+    assert done.code == 0, done
+    assert len(json.loads(done.out)["parts"][1]["samples_ms"]) == 1
     after = until(lambda: len(m := DevDirectory(cluster.home).members()) == 4 and m)
     assert len(set(before.items()) - set(after.items())) == 1
     cluster.ok("delete", "five-of-five", "--yes")
@@ -236,23 +201,18 @@ def test_what_cannot_be_is_said_before_anything_is_started(own, words, why):
 def test_a_signal_gives_the_result_so_far(own, signum):
     words = ("--seconds", "60", "--size", "100", "-o", "json", "--dir", str(own.place))
     child = own.start("bench", "write", *words)
-    until_line(child, "write", "append")
-    child.send_signal(signum)
-    out, err = child.communicate(timeout=PATIENCE_S)
-    assert child.returncode == 128 + signum, err
+    until_line(child.stderr, "write", "append")
+    out, _ = end_by(child, signum)
     row = json.loads(out)
     assert (row["ended"], row["why"]) == ("interrupted", f"by {signal.Signals(signum).name}")
     assert row["verified"]["events"] > 0
     assert row["verified"]["holds"] is not False
-    assert b"Traceback" not in err
 
 
 def test_a_signal_on_a_given_cluster_leaves_no_stream(cluster):
     child = cluster.start("bench", "streams", "--streams", "5", "--seconds", "60")
-    until_line(child, "streams", "append")
-    child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=PATIENCE_S)
-    assert child.returncode == 130, err
+    until_line(child.stderr, "streams", "append")
+    out, _ = end_by(child, signal.SIGINT)
     assert b"ended early (interrupted): by SIGINT" in out
     assert b"verified: " in out
     assert json.loads(cluster.ok("ls", "-o", "json")) == []
@@ -278,7 +238,7 @@ def members_of(own):
 def test_a_killed_server_in_the_middle_is_told_and_nothing_is_lost(own):
     words = ("--seconds", "3", "--rate", "300", "-o", "json", "--dir", str(own.place))
     child = own.start("bench", "write", *words)
-    until_line(child, "write", "append")
+    until_line(child.stderr, "write", "append")
     assert members_of(own).kill("s1") != 0
     out, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 0, err
@@ -292,7 +252,7 @@ def test_a_cluster_that_takes_nothing_more_ends_it_with_what_is_known(own):
     """Two of three servers are frozen, as by disks that hang."""
     words = ("--seconds", "60", "--rate", "300", "--stall", "8", "-o", "json")
     child = own.start("bench", "write", *words, "--dir", str(own.place))
-    until_line(child, "write", "append")
+    until_line(child.stderr, "write", "append")
     home = members_of(own)
     pids = [home.members()[name] for name in ("s1", "s2")]
     for pid in pids:
@@ -318,7 +278,7 @@ def test_a_cluster_that_hangs_for_a_while_is_felt_by_all_that_were_due(own):
     """Two of three servers stand still for a second of four: a quarter of all events wait for them."""
     words = ("--seconds", "4", "--rate", "200", "-o", "json", "--dir", str(own.place))
     child = own.start("bench", "write", *words)
-    until_line(child, "write", "append")
+    until_line(child.stderr, "write", "append")
     home = members_of(own)
     pids = [home.members()[name] for name in ("s1", "s2")]
     for signum in (signal.SIGSTOP, signal.SIGCONT):
@@ -340,14 +300,14 @@ def test_whoever_kills_it_kills_all(own, tmp_path):
     """Also a leader that it has frozen at that moment."""
     words = ("--how", "freeze", "--rounds", "50", "--dir", str(own.place))
     child = own.start("bench", "failover", *words)
-    until_line(child, "failover", "append")
+    until_line(child.stderr, "failover", "append")
     until(lambda: any(map(is_stopped, children_of(child.pid))))
     pids = children_of(child.pid)
     assert len(pids) >= 3, "a master and two leaders"
     child.kill()
     child.communicate()
     until(lambda: all(start_time(pid) is None for pid in pids))
-    until(lambda: left_behind(tmp_path) == [])
+    until(lambda: named(tmp_path) == [])
     for home in own.place.iterdir():  # a killed one cannot clean up
         subprocess.run(["rm", "-r", str(home)], check=True)
 
@@ -367,8 +327,7 @@ def is_stopped(pid):
 def test_a_full_disk_ends_it_with_what_is_known(tmp_path):
     """A file system that is just large enough for the servers to start."""
     if os.geteuid() != 0:
-        assert not os.environ.get("LUNALOG_FAULTS_REQUIRED"), "mounting a tmpfs needs root"
-        pytest.skip("mounting a tmpfs needs root")
+        cannot_run("mounting a tmpfs needs root")
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=640m", "bench", disk], check=True)

@@ -9,28 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import Command, dev_cluster
 
 from lunalog import limits
-from lunalog.orchestrator.dev import DevDirectory
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from command import PATIENCE_S, Command, until
-
-from ports import free_port
+from processes import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    home = tmp_path_factory.mktemp("cluster") / "dev"
-    command = Command()
-    done = command.run("dev", "up", "--detach", "--port", str(free_port()), "--dir", str(home))
-    assert done.code == 0, done
-    command.url = DevDirectory(home).url()
-    yield command
-    command.run("dev", "down", "--dir", str(home))
+    with dev_cluster(tmp_path_factory.mktemp("cluster") / "dev") as command:
+        yield command
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from command import PATIENCE_S, until
+from processes import PATIENCE_S, end_by, named, until, until_line
 
 from lunalog import limits
 
@@ -31,19 +30,6 @@ def start(file, tmp_path):
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-
-
-def left_behind(tmp_path):
-    """Processes whose command line names the directory of the demo."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if str(tmp_path).encode() in (entry / "cmdline").read_bytes():
-                    found.append(entry.name)
-            except OSError:
-                continue
-    return found
 
 
 @pytest.fixture
@@ -80,7 +66,7 @@ def test_the_proof_holds(file, tmp_path):
     assert out.count(b"equal (") == 3, out.decode()
     assert b"kill -9 of the leader" in out
     assert b"kill -9 of journal server" in out
-    assert left_behind(tmp_path) == []
+    assert named(tmp_path) == []
     assert list(tmp_path.glob("lunalog-demo-*")) == []
 
 
@@ -94,11 +80,11 @@ def test_a_file_that_is_over_before_the_first_kill_is_proven_too(file, tmp_path)
 
 
 MOMENTS = {
-    "reading": b"lines (",
-    "up": b"journal servers are up",
-    "led": b"leads epoch 1",
-    "leader killed": b"kill -9 of the leader",
-    "server killed": b"kill -9 of journal server",
+    "reading": "lines (",
+    "up": "journal servers are up",
+    "led": "leads epoch 1",
+    "leader killed": "kill -9 of the leader",
+    "server killed": "kill -9 of journal server",
 }
 
 
@@ -107,17 +93,11 @@ MOMENTS = {
 def test_whatever_ends_it_leaves_no_process(file, tmp_path, signum, moment):
     file.write_bytes(b"".join(b"line %d of a long file\n" % i for i in range(500_000)))
     child = start(file, tmp_path)
-    seen = b""
-    while MOMENTS[moment] not in seen:
-        seen = child.stdout.readline()
-        assert seen, f"it ended before {moment!r}"
-    child.send_signal(signum)
-    out, _ = child.communicate(timeout=PATIENCE_S)
-    assert child.returncode == (-9 if signum == signal.SIGKILL else 128 + signum), out.decode()
-    assert b"Traceback" not in out
+    until_line(child.stdout, MOMENTS[moment])
+    end_by(child, signum)
     if signum == signal.SIGKILL:
-        until(lambda: not left_behind(tmp_path))
-    assert left_behind(tmp_path) == [], "it waits for all others"
+        until(lambda: not named(tmp_path))
+    assert named(tmp_path) == [], "it waits for all others"
 
 
 def test_a_file_that_is_not_there_or_empty_is_told(tmp_path):

@@ -4,20 +4,15 @@ import json
 import os
 import signal
 import socket
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from command import Command
 
 from lunalog.orchestrator.dev import DevDirectory
 from lunalog.orchestrator.process import start_time
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from command import PATIENCE_S, Command, until
-
 from ports import free_port
+from processes import PATIENCE_S, end_by, until
 
 pytestmark = pytest.mark.slow
 
@@ -86,10 +81,7 @@ def test_whatever_ends_the_foreground_ends_all(dev, signum):
     until(lambda: "s1" in home.members())
     pids = list(home.members().values())
     time.sleep(0.3 * (signum == signal.SIGINT))
-    child.send_signal(signum)
-    _, err = child.communicate(timeout=PATIENCE_S)
-    assert child.returncode == (-9 if signum == signal.SIGKILL else 128 + signum), err
-    assert b"Traceback" not in err
+    end_by(child, signum)
     until(lambda: all(start_time(pid) is None for pid in pids))
 
 

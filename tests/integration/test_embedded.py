@@ -6,9 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from command import environment
 
 from lunalog import (
     DirectoryLockedError,
@@ -20,9 +20,7 @@ from lunalog import (
     StreamNotFoundError,
     TruncatedError,
 )
-
-sys.path.insert(0, str(Path(__file__).parent))
-from command import PATIENCE_S, environment
+from processes import PATIENCE_S
 
 APPENDER = """
 import asyncio, sys

@@ -7,92 +7,19 @@ import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from clusters import Cluster, append_for, follow, grown, next_leads, read_all, refused
 
 from lunalog import LunalogError, SingleWriteJournal
-from lunalog.config import ClientConfig
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from command import PATIENCE_S, Command, until
-
 from ports import free_port
+from processes import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
 
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
-CONFIG = ClientConfig(
-    connect_timeout_ms=80_000, operation_timeout_ms=80_000, leader_stall_ms=80_000
-)
-
-
-class Cluster:
-    """A master and servers, started by hand as an operator does; all are killed at the end."""
-
-    def __init__(self, home):
-        self.home = home
-        self.command = Command()
-        self.processes = {}
-        self.ports = {}
-
-    def start(self, name, *more):
-        """Start the master or a server on its own directory and port, again or for the first time."""
-        port = str(self.ports.setdefault(name, free_port()))
-        arguments = ["--data", str(self.home / name), "--port", port, *more]
-        if name == "master":
-            arguments = ["master", *arguments]
-        else:
-            arguments = ["server", "--name", name, "--masters", self.masters, *arguments]
-        log = (self.home / f"{name}.log").open("ab")
-        with log:
-            child = self.command.start(*arguments, stdin=subprocess.DEVNULL, stderr=log)
-        child.stdout.close()
-        self.processes[name] = child
-        return child
-
-    @property
-    def masters(self):
-        return f"127.0.0.1:{self.ports['master']}"
-
-    @property
-    def url(self):
-        return f"lunalog://{self.masters}"
-
-    def connect(self, peer):
-        return SingleWriteJournal.connect(self.url, peer=peer, config=CONFIG)
-
-    def up(self, servers=3):
-        self.start("master")
-        for n in range(1, servers + 1):
-            self.start(f"s{n}")
-        self.command.url = self.url
-        self.until_alive(servers)
-        return self
-
-    def until_alive(self, count):
-        until(lambda: sum(row["state"] == "alive" for row in self.servers()) >= count)
-
-    def servers(self):
-        done = self.command.run("servers", "ls", "-o", "json")
-        return json.loads(done.out) if done.code == 0 else []
-
-    def kill(self, name):
-        self.processes[name].kill()
-        self.processes[name].wait(PATIENCE_S)
-
-    def log(self, name):
-        return (self.home / f"{name}.log").read_text()
-
-    def end(self):
-        for child in self.processes.values():
-            child.kill()
-            child.wait(PATIENCE_S)
 
 
 @pytest.fixture
@@ -100,34 +27,6 @@ def cluster(tmp_path):
     found = Cluster(tmp_path)
     yield found
     found.end()
-
-
-async def read_all(journal, stream):
-    events = [e async for e in journal.read(stream, start=0, linearizable=True)]
-    assert [e.sequence for e in events] == list(range(len(events)))
-    return [e.payload for e in events]
-
-
-async def append_for(writer, acknowledged, wanted):
-    """Append `wanted` more events, a few in flight, and note the payload of each that is acked."""
-    pending = []
-    end = len(acknowledged) + wanted
-    number = len(acknowledged)
-    while len(acknowledged) < end:
-        while len(pending) < 64 and number < end:
-            payload = b"%d" % number
-            pending.append((payload, writer.append_soon(payload)))
-            number += 1
-        payload, future = pending.pop(0)
-        await future
-        acknowledged.append(payload)
-
-
-async def grown(acknowledged, count):
-    """Wait until so many are acknowledged."""
-    async with asyncio.timeout(PATIENCE_S):
-        while len(acknowledged) < count:
-            await asyncio.sleep(0.001)
 
 
 # --------------------------------------------------------------------------------- ends
@@ -226,23 +125,11 @@ async def test_kill_of_the_leader_loses_nothing_and_the_next_goes_on(cluster):
 
     feeding = asyncio.create_task(asyncio.to_thread(feed))
     async with cluster.connect("second") as journal:
-        following = journal.read("s", start=0, follow=True)
-        seen = 0
-        async for _ in following:
-            seen += 1
-            if seen == 5000:
-                first.kill()  # what was read is committed, so it stays
-                break
-        await following.aclose()
+        seen = await follow(journal, {5000: first.kill})  # what was read is committed, so it stays
         await feeding
         first.communicate()
         assert first.returncode == -signal.SIGKILL
-        async with journal.lead("s", timeout=PATIENCE_S) as writer:
-            tail = writer.tail
-            assert tail >= seen
-            assert await writer.append(b"next") == tail
-        kept = await read_all(journal, "s")
-    assert kept == [b"%d" % n for n in range(tail)] + [b"next"]
+        await next_leads(journal, seen)
 
 
 async def test_servers_outlive_their_master_and_appends_go_on_without_it(cluster):
@@ -265,15 +152,6 @@ async def test_servers_outlive_their_master_and_appends_go_on_without_it(cluster
 
 
 # ------------------------------------------------------------------------------- refusals
-
-
-def refused(cluster, *arguments, **more):
-    """Run a node that must not start; returns its code and its one line of error."""
-    done = cluster.command.run(*arguments, **more)
-    assert "Traceback" not in done.err
-    errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, done
-    return done.code, errors[0]
 
 
 def test_what_keeps_a_node_from_starting_is_told(cluster, tmp_path):
@@ -331,8 +209,7 @@ def test_a_server_of_another_cluster_ends_and_touches_nothing(cluster, tmp_path)
     cluster.up(1)
     cluster.command.ok("create", "s", "--replicas", "1", "--ack-quorum", "1")
     cluster.command.ok("append", "s", given=b"mine\n")
-    cluster.processes["s1"].terminate()
-    assert cluster.processes["s1"].wait(PATIENCE_S) == 0
+    cluster.stop("s1")
     other = Cluster(tmp_path / "other")
     other.home.mkdir()
     try:
@@ -363,8 +240,7 @@ def test_a_server_waits_for_its_master(cluster):
     cluster.start("master")
     cluster.command.url = cluster.url
     cluster.until_alive(1)
-    cluster.processes["s1"].terminate()
-    assert cluster.processes["s1"].wait(PATIENCE_S) == 0
+    cluster.stop("s1")
 
 
 async def test_a_client_of_the_wrong_cluster_or_none_is_told(cluster):

@@ -2,18 +2,19 @@
 
 import asyncio
 import json
-import os
 import re
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from clusters import Cluster, append_for, follow, next_leads, read_all, refused
+from command import Command
 
+from certificates import Authority
 from lunalog import LunalogError, SingleWriteJournal
 from lunalog.errors import AvailabilityError
 from lunalog.orchestrator.process import live_owner
@@ -23,14 +24,9 @@ from lunalog.wire.certificates import client_contexts
 from lunalog.wire.connection import Handler, dial
 from lunalog.wire.messages import DescribeServer, Hello
 from lunalog.wire.tls import TlsNetwork
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from command import PATIENCE_S, Command, until
-from test_processes import Cluster, append_for, read_all, refused
-
-from certificates import Authority
 from ports import free_port
+from processes import PATIENCE_S, until
+from required import cannot_run
 
 pytestmark = pytest.mark.slow
 
@@ -82,24 +78,10 @@ async def test_kills_of_a_server_and_of_the_leader_lose_nothing(cluster):
     with feed.open("rb") as given:
         first = cluster.command.start("append", "s", "--peer", "first", stdin=given)
     async with cluster.connect("second") as journal:
-        following = journal.read("s", start=0, follow=True)
-        seen = 0
-        async for _ in following:
-            seen += 1
-            if seen == 2000:
-                cluster.kill("s1")
-            if seen == 20_000:
-                first.kill()  # what was read is committed, so it stays
-                break
-        await following.aclose()
+        seen = await follow(journal, {2000: lambda: cluster.kill("s1"), 20_000: first.kill})
         first.communicate()
         assert first.returncode == -signal.SIGKILL, "it had not finished"
-        async with journal.lead("s", timeout=PATIENCE_S) as writer:
-            tail = writer.tail
-            assert tail >= seen
-            assert await writer.append(b"next") == tail
-        kept = await read_all(journal, "s")
-    assert kept == [b"%d" % n for n in range(tail)] + [b"next"]
+        await next_leads(journal, seen)
 
 
 async def test_a_server_that_was_away_is_completed_by_the_others(cluster):
@@ -154,8 +136,7 @@ def test_servers_that_the_master_runs_are_under_tls_and_change_over_with_it(clus
     cluster.command.ok("create", "s", "--replicas", "2", "--ack-quorum", "2")
     cluster.command.ok("append", "s", given=b"mine\n")
 
-    cluster.processes["master"].terminate()
-    assert cluster.processes["master"].wait(PATIENCE_S) == 0
+    cluster.stop("master")
     plain = Cluster(cluster.home)
     plain.ports = cluster.ports
     try:
@@ -196,8 +177,7 @@ async def test_handshakes_that_never_come_are_ended_and_nobody_waits_for_them(cl
 
 def test_the_certificates_that_operations_makes_are_taken(cluster, monkeypatch):
     if shutil.which("openssl") is None:
-        assert not os.environ.get("LUNALOG_FAULTS_REQUIRED"), "there is no openssl"
-        pytest.skip("NOT RUN: there is no openssl")
+        cannot_run("there is no openssl")
     block = re.search(r"^```sh\n(.*?openssl.*?)^```", OPERATIONS.read_text(), re.M | re.S)
     subprocess.run(["sh", "-ec", block[1]], cwd=cluster.home, check=True, capture_output=True)
     monkeypatch.chdir(cluster.home)
@@ -218,9 +198,7 @@ async def code_of(url, **options):
 
 
 async def test_what_is_wrong_between_a_client_and_a_cluster_is_told(cluster, tmp_path, monkeypatch):
-    cluster.start("master")
-    cluster.command.url = cluster.url
-    until(lambda: cluster.command.run("ls").code == 0)
+    cluster.up(0)
     where = cluster.masters
 
     assert (await code_of(f"lunalog://{where}"))[0] == "tls_mismatch"
@@ -274,9 +252,7 @@ async def test_a_certificate_that_expired_while_its_node_ran_is_told(authority):
 async def test_a_plain_cluster_tells_a_tls_client(tmp_path, authority):
     plain = Cluster(tmp_path)
     try:
-        plain.start("master")
-        plain.command.url = plain.url
-        until(lambda: plain.command.run("ls").code == 0)
+        plain.up(0)
         code, why = await code_of(f"lunalogs://{plain.masters}?ca={authority.file}")
         assert (code, "use lunalog://" in why) == ("tls_mismatch", True)
     finally:
@@ -285,9 +261,7 @@ async def test_a_plain_cluster_tells_a_tls_client(tmp_path, authority):
 
 def test_another_program_can_talk_to_a_node(cluster):
     """The bytes are those of docs/wire.md, under anybody's TLS."""
-    cluster.start("master")
-    cluster.command.url = cluster.url
-    until(lambda: cluster.command.run("ls").code == 0)
+    cluster.up(0)
     context = ssl.create_default_context(cafile=cluster.authority.file)
     with (
         socket.create_connection((HOST, cluster.ports["master"])) as raw,
