@@ -55,7 +55,7 @@ def _keep(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
             settings.typed.add(name)
 
 
-def shared(command: F, *, environment: bool = False) -> F:
+def shared(command: F, *, environment: bool = False, default_cluster: str = DEFAULT_URL) -> F:
     """Give a command the options that all have; they write to the settings, not its arguments.
 
     Only the outermost group reads the environment, or a variable would win over a flag before it.
@@ -66,7 +66,7 @@ def shared(command: F, *, environment: bool = False) -> F:
             "--cluster",
             metavar="URL",
             envvar="LUNALOG_URL" if environment else None,
-            help=f"Cluster to talk to.  [LUNALOG_URL; default: {DEFAULT_URL}]",
+            help=f"Cluster to talk to.  [LUNALOG_URL; default: {default_cluster}]",
             **keep,
         ),
         click.option(

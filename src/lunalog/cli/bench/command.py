@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lunalog.cli import exits
-from lunalog.cli.bench.plan import STALL_S, Plan, Size
+from lunalog.cli.bench.plan import (
+    READINGS,
+    SECONDS,
+    STALL_S,
+    WAYS,
+    WAYS_UNTOLD,
+    Number,
+    Plan,
+    Size,
+)
 from lunalog.cli.options import Settings, shared
 from lunalog.cli.render import show_one
 from lunalog.cli.running import note, run
@@ -20,9 +29,8 @@ if TYPE_CHECKING:
     from lunalog.cli.bench.result import Result
     from lunalog.cli.bench.workload import Workload
 
-F = TypeVar("F", bound=Callable[..., Any])
-POSITIVE = click.FloatRange(min=0, min_open=True)
-COUNT = click.IntRange(min=1)
+Option = Callable[[Any], Any]
+COUNT, POSITIVE = Number(int), Number(float)
 SERVERS = 3
 
 
@@ -36,96 +44,87 @@ def bench_command() -> None:
     """
 
 
-def common(command: F) -> F:
-    """Options of every workload that sends for a while."""
-    command = ground_options(command)
-    for option in (
-        click.option("--events", type=COUNT, metavar="N", help="Events to write."),
-        click.option(
-            "--seconds",
-            type=POSITIVE,
-            metavar="S",
-            help="Time to run.  [default: 5, unless --events]",
-        ),
-        click.option(
-            "--size",
-            type=Size(),
-            default=1024,
-            metavar="BYTES",
-            help="Size of an event.  [default: 1KiB]",
-        ),
-    ):
-        command = option(command)
-    return command
+def counted(name: str, text: str, **more: Any) -> Option:
+    """An option that takes a whole number."""
+    return click.option(name, type=COUNT, metavar="N", help=text, **more)
 
 
-def ground_options(command: F) -> F:
-    """Options of where a bench takes place, and of what it leaves."""
-    options = (
-        click.option("--replicas", type=COUNT, metavar="N", help="Copies.  [default: 3]"),
-        click.option(
-            "--ack-quorum", type=COUNT, metavar="A", help="Copies before an ack.  [default: 2]"
-        ),
-        click.option(
-            "--stall",
-            "stall_s",
-            type=POSITIVE,
-            default=STALL_S,
-            show_default=True,
-            metavar="S",
-            help="End when nothing gets on for so long.",
-        ),
-        click.option(
-            "--servers",
-            type=COUNT,
-            default=SERVERS,
-            show_default=True,
-            metavar="N",
-            help="Servers of a cluster of its own.",
-        ),
-        click.option(
-            "--dir",
-            "directory",
-            type=click.Path(file_okay=False, path_type=Path),
-            help="Where a cluster of its own lies: the disk that is measured.  [default: TMPDIR]",
-        ),
-        click.option(
-            "--html",
-            type=click.Path(dir_okay=False, path_type=Path),
-            help="Also write a report with plots.",
-        ),
+SIZE = click.option(
+    "--size", type=Size(), default=1024, metavar="BYTES", help="Size of an event.  [default: 1KiB]"
+)
+FLOW = (
+    SIZE,
+    click.option(
+        "--seconds",
+        type=POSITIVE,
+        metavar="S",
+        help=f"Time to append.  [default: {SECONDS:g}, unless --events]",
+    ),
+    counted("--events", "Events to append."),
+)
+"""Of every workload that appends for a while."""
+GROUND = (
+    counted("--replicas", "Servers that hold a copy.  [default: 3]"),
+    counted("--ack-quorum", "Copies before an ack.  [default: 2]"),
+    click.option(
+        "--stall",
+        "stall_s",
+        type=POSITIVE,
+        default=STALL_S,
+        metavar="S",
+        help=f"End when nothing gets on for so long.  [default: {STALL_S:g}]",
+    ),
+    counted(
+        "--servers", f"Servers of a cluster of its own.  [default: {SERVERS}]", default=SERVERS
+    ),
+    click.option(
+        "--dir",
+        "directory",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Where a cluster of its own lies: the disk that is measured.  [default: TMPDIR]",
+    ),
+    click.option(
+        "--html",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Also write a report with plots.",
+    ),
+)
+"""Where a bench takes place, and what it leaves."""
+
+
+def rate(which: str = "so many events a second are due") -> Option:
+    """The option of an open loop."""
+    return click.option(
+        "--rate",
+        type=POSITIVE,
+        metavar="N",
+        help=f"Open loop: {which}, whatever becomes of them.",
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
-rate_option = click.option(
-    "--rate",
-    type=POSITIVE,
-    metavar="N",
-    help="Open loop: so many events a second are due, whatever becomes of them.",
-)
-window_option = click.option(
-    "--window", type=COUNT, metavar="N", help="Closed loop: so many in flight; 1: one at a time."
-)
-batch_option = click.option(
-    "--batch",
-    type=COUNT,
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Events in one append (append_many).",
-)
+def window(which: str = "so many appends in flight") -> Option:
+    """The option of a closed loop."""
+    return counted("--window", f"Closed loop: {which}; 1: one at a time.")
 
 
-@bench_command.command("write")
-@rate_option
-@window_option
-@batch_option
-@common
-@shared
-@click.pass_obj
+BATCH = counted("--batch", "Events in one append (append_many).  [default: 1]", default=1)
+
+
+def workload(
+    name: str, *options: Option, short_help: str | None = None
+) -> Callable[[Callable[..., int]], click.Command]:
+    """Make a command of the bench: its own options come first, then those that all have."""
+
+    def make(function: Callable[..., int]) -> click.Command:
+        command: Any = shared(click.pass_obj(function), default_cluster="one of its own")
+        for option in reversed((*options, *GROUND)):
+            command = option(command)
+        return bench_command.command(name, short_help=short_help)(command)
+
+    return make
+
+
+@workload("write", rate(), window(), BATCH, *FLOW)
 def write_command(settings: Settings, /, **options: Any) -> int:
     """Append to one stream.
 
@@ -137,40 +136,31 @@ def write_command(settings: Settings, /, **options: Any) -> int:
     return bench(settings, lambda seed: Writing(), options)
 
 
-@bench_command.command("read", short_help="Catch up with a stream, then read behind its leader.")
-@click.option(
-    "--part",
-    "which",
-    type=click.Choice(("catch-up", "tail")),
-    help="Only this.  [default: one after the other]",
+@workload(
+    "read",
+    click.option(
+        "--part",
+        type=click.Choice(READINGS),
+        help="Only this.  [default: one after the other]",
+    ),
+    window(),
+    counted("--batch", "Events in one append.  [default: as many as make 64 KiB]"),
+    *FLOW,
+    short_help="Catch up with a stream, then read behind its leader.",
 )
-@window_option
-@click.option(
-    "--batch", type=COUNT, metavar="N", help="Events in one append.  [default: as make 64 KiB]"
-)
-@common
-@shared
-@click.pass_obj
-def read_command(settings: Settings, /, *, which: str | None, **options: Any) -> int:
+def read_command(settings: Settings, /, *, part: str | None, **options: Any) -> int:
     """Read a stream from its beginning, then read behind a leader that appends all it can.
 
     The stream is filled first, for --seconds or with --events.
     """
-    from lunalog.cli.bench.reading import CATCH_UP, TAIL, Reading, frame_events
+    from lunalog.cli.bench.reading import Reading, frame_events
 
     if options["batch"] is None:
         options["batch"] = frame_events(options["size"])
-    which_ones = (which,) if which else (CATCH_UP, TAIL)
-    return bench(settings, lambda seed: Reading(which_ones), options)
+    return bench(settings, lambda seed: Reading((part,) if part else READINGS), options)
 
 
-@bench_command.command("e2e", short_help="From append to a follower.")
-@rate_option
-@window_option
-@batch_option
-@common
-@shared
-@click.pass_obj
+@workload("e2e", rate(), window(), BATCH, *FLOW, short_help="From append to a follower.")
 def e2e_command(settings: Settings, /, **options: Any) -> int:
     """From append to a follower that reads behind, over two connections of one process.
 
@@ -183,50 +173,52 @@ def e2e_command(settings: Settings, /, **options: Any) -> int:
     return bench(settings, lambda seed: Following(), options)
 
 
-@bench_command.command("streams", short_help="Append to many streams at once.")
-@click.option(
-    "--streams", type=COUNT, default=100, show_default=True, metavar="N", help="How many."
+@workload(
+    "streams",
+    counted("--streams", "How many.  [default: 100]", default=100),
+    rate("so many events a second are due in all"),
+    window("so many appends in flight to each stream"),
+    BATCH,
+    *FLOW,
+    short_help="Append to many streams at once.",
 )
-@rate_option
-@window_option
-@batch_option
-@common
-@shared
-@click.pass_obj
 def streams_command(settings: Settings, /, **options: Any) -> int:
     """Make many streams, lead them all in one process, and append to all of them at once.
 
-    --rate and --events are of all streams together, --window is of each; by default all windows together
-    are as large as that of one stream, but none is smaller than 16.
+    --rate and --events are of all streams together, --window is of each.  By default all windows
+    together are as large as that of one stream would be, but none is smaller than 16.
     """
     from lunalog.cli.bench.many import Streams
 
     return bench(settings, lambda seed: Streams(), options)
 
 
-@bench_command.command("failover", short_help="How long nobody can append.")
-@click.option(
-    "--how",
-    "ways",
-    multiple=True,
-    type=click.Choice(("transfer", "kill", "freeze", "kill-server")),
-    help="May be repeated.  [default: transfer, kill, freeze]",
+@workload(
+    "failover",
+    click.option(
+        "--how",
+        "ways",
+        multiple=True,
+        type=click.Choice(WAYS),
+        help=f"May be repeated.  [default: {', '.join(WAYS_UNTOLD)}]",
+    ),
+    counted("--rounds", "How often each.  [default: 5]", default=5),
+    SIZE,
+    short_help="How long nobody can append.",
 )
-@click.option(
-    "--rounds", type=COUNT, default=5, show_default=True, metavar="N", help="How often each."
-)
-@click.option(
-    "--size", type=Size(), default=1024, metavar="BYTES", help="Size of an event.  [default: 1KiB]"
-)
-@ground_options
-@shared
-@click.pass_obj
 def failover_command(settings: Settings, /, *, ways: tuple[str, ...], **options: Any) -> int:
     """How long nobody can append: from the last ack of one leader to the first of the next.
 
-    transfer asks it to hand over; kill is kill -9 of it; freeze stops it, so that its lease must lapse.
-    The leaders are processes of the bench.  kill-server kills a journal server (-9), of a cluster of its
-    own or of the one that `lunalog dev` runs here, never without being told.
+    The leaders are processes of the bench.  What happens to the one that leads:
+
+    \b
+      transfer     it is asked to hand over
+      kill         it is killed (-9)
+      freeze       it is stopped, so that its lease must lapse
+      kill-server  it stays; a journal server is killed (-9)
+
+    A server is killed only when that is asked for, and only one of a cluster of its own or of the one
+    that `lunalog dev` runs here.
     """
     from lunalog.cli.bench.failing import Failing
     from lunalog.cli.dev import default_directory

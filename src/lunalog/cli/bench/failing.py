@@ -21,15 +21,13 @@ from lunalog.cli import exits
 from lunalog.cli.bench.chain import Bodies
 from lunalog.cli.bench.engines import Engine, Engines
 from lunalog.cli.bench.ground import Ground
-from lunalog.cli.bench.plan import Plan
+from lunalog.cli.bench.plan import KILL, KILL_SERVER, TRANSFER, WAYS_UNTOLD, Plan
 from lunalog.cli.bench.recorder import Part, clock
 from lunalog.cli.bench.verify import Written
 from lunalog.errors import UsageError
 from lunalog.orchestrator.dev import DevDirectory
 from lunalog.runtime import SystemRuntime, Tasks
 
-TRANSFER, KILL, FREEZE, KILL_SERVER = "transfer", "kill", "freeze", "kill-server"
-WAYS: Final = (TRANSFER, KILL, FREEZE, KILL_SERVER)
 SETTLE_ACKS: Final = 20
 """A leader has acknowledged so many events before something is done to it."""
 RETRY_S: Final = 0.05
@@ -55,7 +53,7 @@ class Failing:
 
     async def run(self, ground: Ground, plan: Plan, bodies: Bodies) -> None:
         """Do each, so many rounds."""
-        ways = self._ways or ((TRANSFER,) if ground.is_embedded else (TRANSFER, KILL, FREEZE))
+        ways = self._ways or ((TRANSFER,) if ground.is_embedded else WAYS_UNTOLD)
         victim = self._victim(ground, ways)
         self._bodies = bodies
         self._stream = await ground.create("failover", plan)

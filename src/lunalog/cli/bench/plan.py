@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -26,6 +27,36 @@ STALL_S: Final = 8.0
 """Shorter than a leader waits for its servers before it gives up, which would end a run less clearly."""
 
 
+CATCH_UP, TAIL = "catch-up", "tail"
+READINGS: Final = (CATCH_UP, TAIL)
+TRANSFER, KILL, FREEZE, KILL_SERVER = "transfer", "kill", "freeze", "kill-server"
+WAYS: Final = (TRANSFER, KILL, FREEZE, KILL_SERVER)
+"""What a failover does, and to whom (failing.py)."""
+WAYS_UNTOLD: Final = (TRANSFER, KILL, FREEZE)
+
+
+class Number(click.ParamType):  # type: ignore[type-arg]
+    """A number above 0; other than a range of click it adds nothing to each line of the help."""
+
+    name = "number"
+
+    def __init__(self, kind: type[int] | type[float]) -> None:
+        self._kind = kind
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number, an `int` where one is wanted."""
+        try:
+            found = self._kind(value)
+        except (ValueError, OverflowError):
+            found = 0
+        if not 0 < found < math.inf:
+            whole = "whole " if self._kind is int else ""
+            self.fail(f"{value!r} is no {whole}number above 0", param, ctx)
+        return found
+
+
 class Size(click.ParamType):  # type: ignore[type-arg]
     """A number of bytes: 100, 4KiB, 1MiB."""
 
@@ -35,7 +66,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]
         """Return the bytes."""
         if isinstance(value, int):
             return value
-        found = re.fullmatch(r"(\d+)\s*([a-z]*)", str(value).lower())
+        found = re.fullmatch(r"0*([1-9]\d{0,11})\s*([a-z]*)", str(value).lower())
         if found is None or found[2] not in UNITS:
             self.fail(f"{value!r} is no size: use 100, 4KiB or 1MiB", param, ctx)
         return int(found[1]) * UNITS[found[2]]

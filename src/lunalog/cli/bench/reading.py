@@ -5,13 +5,11 @@ from __future__ import annotations
 from lunalog.cli.bench.chain import Bodies
 from lunalog.cli.bench.following import Follower, send_and_follow
 from lunalog.cli.bench.ground import Ground
-from lunalog.cli.bench.plan import Plan
+from lunalog.cli.bench.plan import CATCH_UP, TAIL, Plan
 from lunalog.cli.bench.recorder import Part, clock
 from lunalog.cli.bench.sending import Sending, leading
 from lunalog.cli.bench.verify import Written
 
-CATCH_UP = "catch-up"
-TAIL = "tail"
 FRAME_BYTES = 64 * 1024
 FRAME_EVENTS_MAX = 1000
 
@@ -29,7 +27,7 @@ class Reading:
 
     name = "read"
 
-    def __init__(self, which: tuple[str, ...] = (CATCH_UP, TAIL)) -> None:
+    def __init__(self, which: tuple[str, ...]) -> None:
         self.parts: list[Part] = []
         self._which = which
         self._sendings: list[Sending] = []

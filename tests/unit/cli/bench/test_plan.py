@@ -3,7 +3,7 @@
 import click
 import pytest
 
-from lunalog.cli.bench.plan import Plan, Size
+from lunalog.cli.bench.plan import Number, Plan, Size
 from lunalog.errors import UsageError
 
 
@@ -14,10 +14,29 @@ def test_sizes(text, size):
     assert Size().convert(text, None, None) == size
 
 
-@pytest.mark.parametrize("text", ["", "x", "1GiB", "-1", "1.5k", "k"])
+@pytest.mark.parametrize("text", ["", "x", "0", "00k", "9" * 5000, "1GiB", "-1", "1.5k", "k"])
 def test_what_is_no_size(text):
     with pytest.raises(click.BadParameter, match="no size"):
         Size().convert(text, None, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "number"), [(int, "1", 1), (int, "1000", 1000), (float, "0.5", 0.5)]
+)
+def test_numbers(kind, text, number):
+    assert Number(kind).convert(text, None, None) == number
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        *((int, text) for text in ("", "0", "-1", "1.5", "x", "9" * 5000)),
+        *((float, text) for text in ("", "0", "-1", "nan", "inf", "x")),
+    ],
+)
+def test_what_is_no_number(kind, text):
+    with pytest.raises(click.BadParameter, match=r"no (whole )?number above 0"):
+        Number(kind).convert(text, None, None)
 
 
 def test_the_mode_follows_from_what_is_asked_for():
