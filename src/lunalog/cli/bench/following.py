@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lunalog.cli.bench.chain import Bodies
 from lunalog.cli.bench.ground import Ground
 from lunalog.cli.bench.plan import Plan
-from lunalog.cli.bench.recorder import Part, clock
+from lunalog.cli.bench.recorder import Origins, Part, clock
 from lunalog.cli.bench.sending import Sending, first_of, leading
 from lunalog.cli.bench.verify import Written
 
@@ -53,37 +52,6 @@ class Follower:
             await self._is_there.wait()
 
 
-class Origins:
-    """When events left, in order, until they arrive."""
-
-    def __init__(self, part: Part) -> None:
-        self._part = part
-        self._left: deque[list[float]] = deque()
-
-    def sent(self, at: float, count: int) -> None:
-        """Events left, or were meant to."""
-        self._left.append([at, count])
-        self._part.sent += count
-
-    def arrived(self, now: float, count: int) -> None:
-        """The oldest ones arrived."""
-        while count:
-            at, events = self._left[0]
-            part = min(count, int(events))
-            self._part.note(now, part, now - at)
-            count -= part
-            if part == events:
-                self._left.popleft()
-            else:
-                self._left[0][1] -= part
-
-    def close(self, now: float) -> None:
-        """What has not arrived counts with the time that it has waited."""
-        for at, count in self._left:
-            self._part.note_unanswered(now - at, int(count))
-        self._left.clear()
-
-
 class Following:
     """A leader appends, a follower reads: one event at a time, in a window, or at a rate."""
 
@@ -100,9 +68,14 @@ class Following:
         follow.is_closed_loop = plan.rate is None
         self.parts += [append, follow]
         origins = Origins(follow)
+
+        def on_sent(at: float, count: int) -> None:
+            origins.left(at, count)
+            follow.sent += count
+
         stream = await ground.create("e2e", plan)
         leader, reader = await ground.journal("bench-leader"), await ground.journal("bench-reader")
-        follower = Follower(reader, stream, origins.arrived)
+        follower = Follower(reader, stream, origins.answered)
         try:
             async with leading(
                 leader,
@@ -111,7 +84,7 @@ class Following:
                 append,
                 plan,
                 self._sendings,
-                on_sent=origins.sent,
+                on_sent=on_sent,
                 after_each=lambda sequence: follower.until(sequence + 1),
             ) as sending:
                 await send_and_follow(sending, follower, append, follow)

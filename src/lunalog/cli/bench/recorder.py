@@ -7,6 +7,7 @@ then stands here.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -188,3 +189,34 @@ class Part:
             found["corrected_us"] = corrected.summary()
             found["corrected_interval_us"] = interval
         return found
+
+
+class Origins:
+    """When events left, in order, until each has its answer."""
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+        self._waiting: deque[list[float]] = deque()
+        """[moment that counts, events]"""
+
+    def left(self, at: float, count: int) -> None:
+        """Events left, or were meant to."""
+        self._waiting.append([at, count])
+
+    def answered(self, now: float, count: int) -> None:
+        """The oldest ones have their answer, each as long after it left."""
+        while count:
+            at, events = self._waiting[0]
+            some = min(count, int(events))
+            self._part.note(now, some, now - at)
+            count -= some
+            if some == events:
+                self._waiting.popleft()
+            else:
+                self._waiting[0][1] -= some
+
+    def close(self, now: float) -> None:
+        """What has no answer counts with the time that it has waited."""
+        for at, count in self._waiting:
+            self._part.note_unanswered(now - at, int(count))
+        self._waiting.clear()

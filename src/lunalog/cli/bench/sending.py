@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from lunalog.cli.bench.chain import Bodies, Chain
 from lunalog.cli.bench.histogram import Latencies
 from lunalog.cli.bench.plan import Plan
-from lunalog.cli.bench.recorder import Part, clock
+from lunalog.cli.bench.recorder import Origins, Part, clock
 from lunalog.cli.bench.schedule import Schedule
 from lunalog.cli.bench.verify import Written
 from lunalog.errors import OverloadedError
@@ -60,8 +60,8 @@ class Sending:
         self._ready: list[bytes] = []
         """Made, in reverse order, and not sent: there was no room."""
         self._pending: deque[asyncio.Future[int]] = deque()
-        self._origins: deque[list[float]] = deque()
-        """(moment that counts, events) of what is pending, in order."""
+        self._origins = Origins(part)
+        """Of what is pending."""
         self._end: float | None = None
         self._moved = asyncio.Event()
         self._has_sent_all = False
@@ -112,9 +112,7 @@ class Sending:
     def _abandon(self) -> None:
         """What has no answer counts with the time that it has waited."""
         self._collect()
-        now = clock()
-        for at, count in self._origins:
-            self._part.note_unanswered(now - at, int(count))
+        self._origins.close(clock())
         for future in self._pending:
             future.add_done_callback(_seen)
 
@@ -131,16 +129,14 @@ class Sending:
     async def _lone(self) -> None:
         """One after another."""
         self._part.is_closed_loop = True
-        append, note = self._writer.append, self._part.note
+        append, origins = self._writer.append, self._origins
         while not self._is_over():
             (payload,) = self._make(1)
             at = clock()
-            self._origins.append([at, 1])
+            origins.left(at, 1)
             self._on_sent(at, 1)
             sequence = await append(payload)
-            self._origins.clear()
-            now = clock()
-            note(now, 1, now - at)
+            origins.answered(clock(), 1)
             if self._after_each is not None:
                 await self._after_each(sequence)
 
@@ -292,7 +288,7 @@ class Sending:
             pass
         queued = len(pending) - before
         if queued:
-            self._origins.append([origin, queued])
+            self._origins.left(origin, queued)
             self._on_sent(origin, queued)
             self._sent += queued
             self._part.sent += queued
@@ -300,21 +296,13 @@ class Sending:
 
     def _collect(self) -> None:
         """Note what was acknowledged, up to the first that is not, or was refused."""
-        pending, now, count = self._pending, clock(), 0
+        pending, count = self._pending, 0
         while pending and pending[0].done():
             if pending[0].cancelled() or pending[0].exception() is not None:
                 break
             _ = pending.popleft()
             count += 1
-        while count:
-            at, events = self._origins[0]
-            part = min(count, int(events))
-            self._part.note(now, part, now - at)
-            count -= part
-            if part == events:
-                self._origins.popleft()
-            else:
-                self._origins[0][1] -= part
+        self._origins.answered(clock(), count)
 
 
 @contextlib.asynccontextmanager

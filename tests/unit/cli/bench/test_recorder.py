@@ -2,7 +2,7 @@
 
 import pytest
 
-from lunalog.cli.bench.recorder import Part
+from lunalog.cli.bench.recorder import Origins, Part
 
 
 def test_rate_and_pause_are_of_the_time_between_start_and_stop():
@@ -87,3 +87,20 @@ def test_single_measurements_have_no_rate():
     row = part.row(2.0)
     assert (row["per_s"], row["longest_pause_ms"]) == (None, None)
     assert row["latency_us"]["p50"] == 250_000
+
+
+def test_answers_are_for_the_oldest_events_and_what_has_none_waits_until_the_end():
+    part = Part("append")
+    part.start(0.0)
+    origins = Origins(part)
+    origins.left(0.0, 3)
+    origins.left(1.0, 2)
+    origins.answered(1.0, 2)
+    origins.answered(2.0, 2)  # the last of the first three, and one of the next two
+    origins.answered(2.0, 0)
+    origins.close(5.0)
+    origins.close(9.0)
+    assert (part.done, part.unanswered) == (4, 1)
+    assert sorted(us for us, count in part.latencies.buckets() for _ in range(count)) == [
+        *(pytest.approx(s * 1e6, rel=0.001) for s in (1, 1, 1, 2, 4))
+    ]
