@@ -20,6 +20,7 @@ from lunalog import SingleWriteJournal
 EVENT_BYTES = 64 << 10
 BATCH = 32
 IN_FLIGHT = 8
+GIB = 10
 BOUND_S = 3.0
 STARTS = 3
 WAIT_S = 120.0
@@ -77,7 +78,7 @@ async def measure(gib: float) -> list[float]:
 def main() -> int:
     """Parse, run, report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gib", type=float, default=10)
+    parser.add_argument("--gib", type=float, default=GIB)
     parser.add_argument("--verdict", action="store_true")
     wanted = parser.parse_args()
     found = asyncio.run(measure(wanted.gib))

@@ -15,13 +15,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 LEASE_MS = 2000
 Rows = dict[str, dict[str, float]]
 
 
-def lines(*command: str, **options: object) -> list[dict[str, object]]:
+def lines(*command: str, **options: object) -> list[dict[str, Any]]:
     """Run a program of this folder and parse the JSON lines it prints."""
     done = subprocess.run(
         command, stdout=subprocess.PIPE, check=True, text=True, cwd=HERE, **options
@@ -34,7 +35,7 @@ def yardstick() -> Rows:
     with tempfile.TemporaryDirectory(prefix="lunalog-yardstick-") as directory:
         environment = {**os.environ, "PYTHON": sys.executable}
         found = lines("bash", "yardstick/run.sh", directory, env=environment)
-    return {str(r.get("test") or r["floor"]): r for r in found}  # type: ignore[misc]
+    return {str(r.get("test") or r["floor"]): r for r in found}
 
 
 def throughput() -> Rows:
@@ -43,7 +44,7 @@ def throughput() -> Rows:
 
     from cluster import BenchCluster  # needs the package, which --help does not
 
-    async def work() -> list[dict[str, object]]:
+    async def work() -> list[dict[str, Any]]:
         async with BenchCluster() as cluster:
             python = sys.executable
             client = await asyncio.to_thread(
@@ -55,7 +56,7 @@ def throughput() -> Rows:
                 lines, python, "product_reader.py", cluster.url, "bench", str(parts)
             )
 
-    return {str(r["test"]): r for r in asyncio.run(work())}  # type: ignore[misc]
+    return {str(r["test"]): r for r in asyncio.run(work())}
 
 
 class Report:
@@ -116,7 +117,7 @@ def failovers(report: Report, rounds: int) -> None:
         (found,) = lines(sys.executable, "failover.py")
         print(json.dumps({"round": n, "failover": found}), flush=True)
         for name, bound in bounds.items():
-            report.note(name, float(found[name]), bound, "ms", at_least=False)  # type: ignore[arg-type]
+            report.note(name, found[name], bound, "ms", at_least=False)
 
 
 def memory(report: Report, streams: int) -> None:
@@ -128,7 +129,7 @@ def memory(report: Report, streams: int) -> None:
         "stream at master B": (4096, "B"),
     }
     for name, (bound, unit) in bounds.items():
-        report.note(name, float(found[name]), bound, unit, at_least=False)  # type: ignore[arg-type]
+        report.note(name, found[name], bound, unit, at_least=False)
 
 
 def main() -> int:
