@@ -215,7 +215,7 @@ class Boot:
         except OSError as error:
             if not extents.is_full_error(error):
                 raise
-            wal.is_full = True  # the old checkpoint and the extents since still tell all
+            wal.is_short_of_space = True  # the old checkpoint and the extents since still tell all
         else:
             book.finished(plan)
             for number in replayed.blank:

@@ -166,7 +166,7 @@ class Log:
     @property
     def is_full(self) -> bool:
         """True when appends must be refused, so that what is queued and fences find room (D3)."""
-        return self._wal.is_full or self.queued_bytes > self._wal.room_bytes
+        return self._wal.is_short_of_space or self.queued_bytes > self._wal.room_bytes
 
     # ------------------------------------------------------------ writing
 
@@ -339,7 +339,7 @@ class Log:
         except OSError as error:
             if not extents.is_full_error(error):
                 raise
-            wal.is_full = True  # the writer goes on in the extent it has; `_free` tries again
+            wal.is_short_of_space = True  # the writer goes on in its extent; `_free` tries again
         self._tell(self._prepared)(None)
 
     def _prepared(self, _: object) -> None:
@@ -365,7 +365,7 @@ class Log:
         except OSError as error:
             if not extents.is_full_error(error):
                 raise
-            self._wal.is_full = True
+            self._wal.is_short_of_space = True
             self._tell(self._checkpointed)(None)
         else:
             self._tell(self._checkpointed)(plan)

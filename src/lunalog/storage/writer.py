@@ -78,7 +78,7 @@ class Wal:
         synced_to: End of what is known synced; every header attests it (R17).
         first_number: Of the first batch of this start.
         next: The extent to go on in, once this one is full; set by who prepares it.
-        is_full: Less than the reserve is free.
+        is_short_of_space: Less than the reserve is free, or the disk has said that it is full.
         sync_ms: Moving average of the time that write and sync take.
     """
 
@@ -105,7 +105,7 @@ class Wal:
         self.previous = Position()
         self._written_to = 0
         self.next: Extent | None = None
-        self.is_full = False
+        self.is_short_of_space = False
         self._spare_bytes = 0
         self.sync_ms = 0.0
 
@@ -191,7 +191,7 @@ class Wal:
     async def check_space(self) -> None:
         """See whether appends still have the room that fences are to keep (D3)."""
         self._spare_bytes = await self._disk.free_bytes() - self._reserve_bytes
-        self.is_full = self._spare_bytes < 0
+        self.is_short_of_space = self._spare_bytes < 0
 
     async def close(self) -> None:
         """Close the files."""
