@@ -47,7 +47,6 @@ class Streams:
 
     async def _create(self, ground: Ground, plan: Plan, part: Part, names: list[str]) -> None:
         part.start(clock())
-        part.is_closed_loop = True
         numbers = iter(range(plan.streams))
 
         async def worker() -> None:

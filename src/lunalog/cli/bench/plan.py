@@ -171,7 +171,7 @@ class Plan:
             "seconds": self.time_s,
             "events": self.events,
             "rate": self.rate,
-            "window": None if self.rate is not None else self.in_flight,
+            "window": None if self.rate is not None else self.share().in_flight,
             "batch": self.batch,
             "replicas": self.replicas,
             "ack_quorum": self.ack_quorum,

@@ -12,14 +12,13 @@ from lunalog.cli.running import note
 
 LIVE_S: Final = 0.1
 PLAIN_S: Final = 1.0
-BAR: Final = 24
+BAR: Final = 12
 
 
 class Progress:
     """Shows the part that runs."""
 
-    def __init__(self, time_s: float | None) -> None:
-        self._time_s = time_s
+    def __init__(self) -> None:
         self._live: Any = None
         self._shown_at = 0.0
         self._shown: dict[str, tuple[float, int]] = {}
@@ -53,22 +52,25 @@ class Progress:
         if self._live is not None:
             from rich.text import Text
 
-            self._live.update(Text("\n".join(lines) or f"{what} ..."))
+            text = "\n".join(lines) or f"{what} ..."
+            self._live.update(Text(text, no_wrap=True, overflow="ellipsis"))
             return
         for line in lines:
             note(line)
 
     def _line(self, what: str, part: Part, now: float) -> str:
         seconds = part.seconds(now)
-        before, count = self._shown.get(part.name, (part.began or now, 0))
+        before, count = self._shown.get(part.name, (now - seconds, 0))
         rate = (part.done - count) / (now - before) if now > before else 0.0
         self._shown[part.name] = (now, part.done)
-        text = f"{seconds:6.1f} s  {what}  {part.name} {part.done:,}  {rate:,.0f}/s"
+        text = f"{part.name} {part.done:,}  {rate:,.0f}/s"
         points = part.timeline.points
         if points and points[-1].max_us:
             last = points[-1]
             text += f"  p50 {duration(last.p50_us)}  p99 {duration(last.p99_us)}"
-        if self._live is not None and self._time_s:
-            filled = min(BAR, int(BAR * seconds / self._time_s))
-            text = f"[{'#' * filled}{'.' * (BAR - filled)}] {text}"
-        return text
+        if self._live is None:
+            return f"{seconds:6.1f} s  {what}  {text}"
+        if not part.time_s:
+            return f"{seconds:6.1f} s  {text}"
+        filled = min(BAR, int(BAR * seconds / part.time_s))
+        return f"[{'#' * filled}{'.' * (BAR - filled)}] {seconds:6.1f} s  {text}"

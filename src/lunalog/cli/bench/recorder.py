@@ -97,6 +97,8 @@ class Part:
         self.name = name
         self.size = size
         """Bytes of an event; 0: they have none."""
+        self.time_s = seconds
+        """How long it is to run; none: until it is done."""
         self.is_sampled = is_sampled
         """A few single measurements: how many there are a second means nothing."""
         self.latencies = Latencies()

@@ -55,7 +55,7 @@ class Session:
         self._ground = ground
         self._bodies = Bodies(seed, plan.size)
         self._tasks = Tasks(SystemRuntime())
-        self._progress = Progress(plan.time_s)
+        self._progress = Progress()
         self._phase: asyncio.Task[BaseException | None] | None = None
         self._signal_count = 0
         self._boots: dict[str, tuple[int, int]] = {}

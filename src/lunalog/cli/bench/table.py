@@ -2,45 +2,68 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from typing import Any, Final
 
 import click
 
 from lunalog.cli.bench.result import Ended, Result
-from lunalog.cli.render import count, show_table, size
+from lunalog.cli.render import count, plain_table, show_table, size
 
 HEADERS: Final = ("part", "events", "per s", "bytes/s", "p50", "p90", "p99", "p99.9", "max")
+SPARED: Final = ("bytes/s", "p99.9", "p90")
+"""Columns that a narrow terminal goes without, the least missed first."""
 PERCENTILES: Final = ("p50", "p90", "p99", "p99_9", "max")
-CORRECTED: Final = (
-    "corrected: a closed loop waits for answers and so asks less often when they are late; as if it had "
-    "asked once every p50"
-)
+CORRECTED: Final = "corrected: as if it had asked once every p50, whether or not answers were late"
 
 
 def show(result: Result) -> None:
-    """Print it on stdout."""
+    """Print it on stdout, on a terminal no wider than that."""
     row = result.row()
-    click.echo(title(row))
-    show_table(HEADERS, [cells for part in row["parts"] for cells in rows_of(part)])
-    for line in sentences(result, row):
-        click.echo(line)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    cells = [line for part in row["parts"] for line in rows_of(part)]
+    said = [title(row), *sentences(result, row)]
+    if width is not None:
+        said = [textwrap.fill(text, width) for text in said]
+    click.echo(said[0])
+    show_table(*(fitting(cells, width) if width is not None else (HEADERS, cells)))
+    for text in said[1:]:
+        click.echo(text)
+
+
+def fitting(
+    cells: list[tuple[str, ...]], width: int
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return headers and cells without the columns for which there is no room."""
+    headers: tuple[str, ...] = HEADERS
+    for spared in SPARED:
+        decorated = max(map(len, plain_table(headers, cells))) + len(headers) + 1
+        if decorated <= width:
+            break
+        at = headers.index(spared)
+        headers = headers[:at] + headers[at + 1 :]
+        cells = [line[:at] + line[at + 1 :] for line in cells]
+    return headers, cells
 
 
 def title(row: dict[str, Any]) -> str:
     """Return what was done, and where."""
     plan, cluster = row["parameters"], row["cluster"]
-    ways = {
-        "open": f"open loop, {plan['rate'] or 0:g} events/s due",
-        "closed": f"closed loop, {plan['window']} in flight",
+    events = f"events of {size(plan['size'])}"
+    way = {
+        "open": f"open loop, {plan['rate'] or 0:,g} events/s due",
+        "closed": f"closed loop, {plan['window'] or 0:,} in flight",
         "lone": "one at a time",
-    }
-    many = f" in frames of {plan['batch']}" if plan["batch"] > 1 else ""
+    }[plan["mode"]]
+    if plan["batch"] > 1:
+        events += f", {plan['batch']:,} in one append"
     if plan["streams"] > 1:
-        many += f" to each of {count(plan['streams'], 'stream')}"
+        events += f" to {count(plan['streams'], 'stream')}"
+        way += "" if plan["mode"] == "open" else " to each"
     where = "a cluster of its own" if cluster["own"] else cluster["url"]
-    return (
-        f"{row['workload']}: events of {size(plan['size'])}{many}, {ways[plan['mode']]}, on {where}"
-    )
+    return f"{row['workload']}: {events}, {way}, on {where}"
 
 
 def rows_of(part: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -63,14 +86,13 @@ def times(summary: dict[str, float] | None) -> tuple[str, ...]:
 
 
 def duration(us: float) -> str:
-    """Return microseconds as people read them."""
-    if us < 1000:
-        return f"{us:.0f} us"
-    if us < 100_000:
-        return f"{us / 1000:.2f} ms"
-    if us < 10_000_000:
-        return f"{us / 1000:,.0f} ms"
-    return f"{us / 1e6:,.1f} s"
+    """Return microseconds as people read them: three digits, as many as are true."""
+    for unit, name in ((1e6, "s"), (1e3, "ms")):
+        if us >= unit:
+            value = us / unit
+            digits = 2 if value < 10 else 1 if value < 100 else 0
+            return f"{value:,.{digits}f} {name}"
+    return f"{us:.0f} us"
 
 
 def tick(us: float) -> str:

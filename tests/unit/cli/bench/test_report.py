@@ -1,6 +1,7 @@
 """The result for people: as a table, and as a page that needs nothing else."""
 
 import html.parser
+import io
 import re
 
 import pytest
@@ -119,10 +120,35 @@ def test_what_does_not_hold_is_red():
 def test_the_table_has_a_row_a_part_and_one_for_what_is_corrected(capsys):
     table.show(result())
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "write: events of 100 B, closed loop, 10485 in flight, on lunalog://h:1"
+    assert lines[0] == "write: events of 100 B, closed loop, 10,485 in flight, on lunalog://h:1"
     assert lines[2].split()[:4] == ["append", "200", "100", "9.8"]
     assert lines[3].split()[0] == "corrected"
     assert lines[-1] == ("verified: 200 events read back, all there, in order, every byte right")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("width", "spared"), [(120, set()), (100, {"bytes/s"}), (80, {"bytes/s", "p99.9", "p90"})]
+)
+def test_a_narrow_terminal_goes_without_columns_and_breaks_no_word(width, spared, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    found = part("append to follower")
+    found.settle(12_345_678)
+    table.show(result(found, notes=["a long note " * 12]))
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue()).splitlines()
+    assert max(map(len, lines)) <= width
+    (headers,) = (line for line in lines if line.strip().startswith("part"))
+    assert re.split(r"  +", headers.strip()) == [h for h in table.HEADERS if h not in spared]
+    (row,) = (line for line in lines if "append to follower" in line)
+    assert row.split()[3] == "12,345,678"
+    assert row.strip().endswith("7.00 ms")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +186,16 @@ def test_what_ended_early_or_is_left_behind_is_said(capsys):
 
 @pytest.mark.parametrize(
     ("us", "told"),
-    [(0, "0 us"), (999, "999 us"), (1000, "1.00 ms"), (123_456, "123 ms"), (12_345_678, "12.3 s")],
+    [
+        (0, "0 us"),
+        (999, "999 us"),
+        (1000, "1.00 ms"),
+        (12_345, "12.3 ms"),
+        (123_456, "123 ms"),
+        (1_234_567, "1.23 s"),
+        (12_345_678, "12.3 s"),
+        (1_234_567_890, "1,235 s"),
+    ],
 )
 def test_durations(us, told):
     assert table.duration(us) == told
