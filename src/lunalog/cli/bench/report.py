@@ -40,7 +40,8 @@ h1 { font-size: 1.35rem; margin: 0 } h2 { font-size: 1.05rem; margin: 2rem 0 .4r
 .wide { overflow-x: auto }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem }
 th, td { text-align: right; padding: .2rem .7rem; border-bottom: 1px solid var(--grid);
-  white-space: nowrap } th:first-child, td:first-child { text-align: left; padding-left: 0 }
+  white-space: nowrap } th:first-child, td:first-child { text-align: left; padding-left: 0;
+  white-space: pre }
 .facts td { text-align: left; white-space: normal } .facts td:first-child { color: var(--dim) }
 svg { width: 100%; height: auto; display: block } .tick { font-size: 11px }
 .name { font-size: 12px; fill: var(--ink) } .grid { stroke: var(--grid) }

@@ -51,17 +51,16 @@ def fitting(
 def title(row: dict[str, Any]) -> str:
     """Return what was done, and where."""
     plan, cluster = row["parameters"], row["cluster"]
-    events = f"events of {size(plan['size'])}"
+    events, window, each = f"events of {size(plan['size'])}", f"{plan['window'] or 0:,}", ""
+    if plan["streams"] > 1:
+        events, each = f"{events} to {count(plan['streams'], 'stream')}", " to each"
+    if plan["batch"] > 1:
+        events, window = f"{events}, {plan['batch']:,} in one append", f"{window} appends"
     way = {
         "open": f"open loop, {plan['rate'] or 0:,g} events/s due",
-        "closed": f"closed loop, {plan['window'] or 0:,} in flight",
-        "lone": "one at a time",
+        "closed": f"closed loop, {window} in flight{each}",
+        "lone": f"one at a time{each}",
     }[plan["mode"]]
-    if plan["batch"] > 1:
-        events += f", {plan['batch']:,} in one append"
-    if plan["streams"] > 1:
-        events += f" to {count(plan['streams'], 'stream')}"
-        way += "" if plan["mode"] == "open" else " to each"
     where = "a cluster of its own" if cluster["own"] else cluster["url"]
     return f"{row['workload']}: {events}, {way}, on {where}"
 

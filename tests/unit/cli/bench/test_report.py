@@ -126,6 +126,24 @@ def test_the_table_has_a_row_a_part_and_one_for_what_is_corrected(capsys):
     assert lines[-1] == ("verified: 200 events read back, all there, in order, every byte right")
 
 
+@pytest.mark.parametrize(
+    ("plan", "told"),
+    [
+        (Plan(window=1), "events of 1.0 KiB, one at a time"),
+        (Plan(rate=20_000), "events of 1.0 KiB, open loop, 20,000 events/s due"),
+        (Plan(batch=50), "events of 1.0 KiB, 50 in one append, closed loop, 16 appends in flight"),
+        (Plan(streams=12), "events of 1.0 KiB to 12 streams, closed loop, 85 in flight to each"),
+        (
+            Plan(streams=2, window=4),
+            "events of 1.0 KiB to 2 streams, closed loop, 4 in flight to each",
+        ),
+        (Plan(streams=2, rate=4), "events of 1.0 KiB to 2 streams, open loop, 4 events/s due"),
+    ],
+)
+def test_the_title_says_what_is_sent_and_how(plan, told):
+    assert table.title(result(plan=plan).row()) == f"write: {told}, on lunalog://h:1"
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True
