@@ -36,7 +36,7 @@ class Bodies:
                 f"an event of a bench has {SIZE_MIN} (its number and its hash) to "
                 f"{limits.PAYLOAD_BYTES_MAX} bytes, not {size}; nothing was started"
             )
-        self.size = size
+        self.seed, self.size = seed, size
         count = max(2, min(BODIES, POOL_BYTES_MAX // size))
         chance = random.Random(seed)
         bodies = [chance.randbytes(size - HEAD.size) for _ in range(count)]

@@ -133,7 +133,7 @@ def write_command(settings: Settings, /, **options: Any) -> int:
     """
     from lunalog.cli.bench.writing import Writing
 
-    return bench(settings, lambda seed: Writing(), options)
+    return bench(settings, Writing(), options)
 
 
 @workload(
@@ -157,7 +157,7 @@ def read_command(settings: Settings, /, *, part: str | None, **options: Any) -> 
 
     if options["batch"] is None:
         options["batch"] = frame_events(options["size"])
-    return bench(settings, lambda seed: Reading((part,) if part else READINGS), options)
+    return bench(settings, Reading((part,) if part else READINGS), options)
 
 
 @workload("e2e", rate(), window(), BATCH, *FLOW, short_help="From append to a follower.")
@@ -170,7 +170,7 @@ def e2e_command(settings: Settings, /, **options: Any) -> int:
 
     if options["rate"] is None and options["window"] is None and options["batch"] == 1:
         options["window"] = 1
-    return bench(settings, lambda seed: Following(), options)
+    return bench(settings, Following(), options)
 
 
 @workload(
@@ -190,7 +190,7 @@ def streams_command(settings: Settings, /, **options: Any) -> int:
     """
     from lunalog.cli.bench.many import Streams
 
-    return bench(settings, lambda seed: Streams(), options)
+    return bench(settings, Streams(), options)
 
 
 @workload(
@@ -223,13 +223,13 @@ def failover_command(settings: Settings, /, *, ways: tuple[str, ...], **options:
     from lunalog.cli.bench.failing import Failing
     from lunalog.cli.dev import default_directory
 
-    found = os.environ.get("LUNALOG_DEV_DIR")
     options["window"] = 1
+    found = os.environ.get("LUNALOG_DEV_DIR")
     dev = Path(found) if found else default_directory()
-    return bench(settings, lambda seed: Failing(ways, seed, dev.absolute()), options)
+    return bench(settings, Failing(ways, dev.absolute()), options)
 
 
-def bench(settings: Settings, make: Callable[[int], Workload], options: dict[str, Any]) -> int:
+def bench(settings: Settings, work: Workload, options: dict[str, Any]) -> int:
     """Run one workload from the options of its command; returns the exit code."""
     from lunalog.cli.bench.ground import Ground
     from lunalog.cli.bench.histogram import new_histogram
@@ -251,7 +251,7 @@ def bench(settings: Settings, make: Callable[[int], Workload], options: dict[str
     plan = Plan(**options)
     plan.validate()
     seed = int.from_bytes(SystemRuntime().random_bytes(8), "little")
-    session = Session(plan, make(seed), ground, seed)
+    session = Session(plan, work, ground, seed)
     result = run(settings, session.run())
     publish(settings, result, html)
     return code_of(session.signum, session.error, result)

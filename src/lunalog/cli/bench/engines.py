@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, TypeVar
 
 from lunalog.cli import exits
@@ -47,13 +47,10 @@ class Handle(Protocol):
 class Engines:
     """All candidates of one stream; two at a time."""
 
-    def __init__(
-        self, ground: Ground, stream: str, bodies: Bodies, seed: int, tasks: Tasks
-    ) -> None:
+    def __init__(self, ground: Ground, stream: str, bodies: Bodies, tasks: Tasks) -> None:
         self._ground = ground
         self._stream = stream
         self._bodies = bodies
-        self._seed = seed
         self._tasks = tasks
         self._handles: dict[Engine, Handle] = {}
         self._moved = asyncio.Event()
@@ -89,17 +86,17 @@ class Engines:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "lunalog.cli.bench.engine"),
             *(self._ground.url, self._stream, engine.peer),
-            *(str(self._seed), str(self._bodies.size)),
+            *(str(self._bodies.seed), str(self._bodies.size)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
 
-    async def _told(self, engine: Engine, work: object) -> None:
+    async def _told(self, engine: Engine, work: Awaitable[None]) -> None:
         """A task's error is told like that of a process."""
         try:
-            await work  # type: ignore[misc]
+            await work
         except LunalogError as error:
             self.wrong = self.wrong or f"{engine.peer} ended: {error}"
         finally:

@@ -42,10 +42,9 @@ class Failing:
 
     name = "failover"
 
-    def __init__(self, ways: tuple[str, ...], seed: int, dev: Path | None) -> None:
+    def __init__(self, ways: tuple[str, ...], dev: Path) -> None:
         self.parts: list[Part] = []
         self._ways = ways
-        self._seed = seed
         self._dev = dev
         self._stream = ""
         self._bodies: Bodies | None = None
@@ -58,11 +57,11 @@ class Failing:
         self._bodies = bodies
         self._stream = await ground.create("failover", plan)
         tasks = Tasks(SystemRuntime())
-        engines = self._engines = Engines(ground, self._stream, bodies, self._seed, tasks)
+        engines = self._engines = Engines(ground, self._stream, bodies, tasks)
         append = Part("append", size=plan.size)
         self.parts += [append, *(Part(way, is_sampled=True) for way in ways)]
         append.start(clock())
-        engines.on_ack = lambda at: append.note(at)
+        engines.on_ack = append.note
         try:
             await engines.start()
             await engines.start()
@@ -87,8 +86,8 @@ class Failing:
             return None
         if ground.cluster is not None:
             return ground.cluster.directory
-        found = DevDirectory(self._dev) if self._dev is not None else None
-        if found is None or found.url() != ground.url:
+        found = DevDirectory(self._dev)
+        if found.url() != ground.url:
             raise UsageError(
                 f"{ground.url} is no cluster of its own, nor the one of `lunalog dev` on this machine "
                 "(LUNALOG_DEV_DIR): its servers are not killed; nothing was done"
@@ -137,7 +136,7 @@ class Failing:
         """Ask for the hand-over; a candidate that has just begun may not stand yet."""
         while True:
             try:
-                await ground.connected.transfer(ground.streams[-1], to=to.peer)
+                await ground.control.transfer(ground.streams[-1], to=to.peer)
             except UsageError:
                 await asyncio.sleep(RETRY_S)
             else:
@@ -146,7 +145,7 @@ class Failing:
     @staticmethod
     async def _server_killed(ground: Ground, engines: Engines, victim: DevDirectory) -> float:
         """Kill a server of the open segment; returns the longest pause between two acks."""
-        described = await ground.connected.describe(ground.streams[-1])
+        described = await ground.control.describe(ground.streams[-1])
         opened = described.head.open
         if opened is None:
             raise exits.CommandError("the stream has no open segment", exits.UNAVAILABLE)

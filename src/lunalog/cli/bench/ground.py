@@ -52,7 +52,7 @@ class Ground:
         """The cluster of its own."""
         self.directory: Path | None = None
         """Where that one lies."""
-        self.control: SingleWriteJournal | None = None
+        self._control: SingleWriteJournal | None = None
 
     @property
     def url(self) -> str:
@@ -73,7 +73,7 @@ class Ground:
         self._run = SystemRuntime().random_bytes(4).hex()
         if "cluster" not in self._settings.given:
             await self._start_cluster()
-        self.control = await self.journal("bench")
+        self._control = await self.journal("bench")
 
     async def _start_cluster(self) -> None:
         from lunalog.orchestrator.dev import DevCluster
@@ -112,19 +112,19 @@ class Ground:
         """Make a stream that is deleted with the ground; returns its name."""
         name = f"{PREFIX}{self._run}/{label}"
         self.streams.append(name)
-        await self.connected.create_stream(name, replicas=plan.replicas, ack_quorum=plan.ack_quorum)
+        await self.control.create_stream(name, replicas=plan.replicas, ack_quorum=plan.ack_quorum)
         return name
 
     @property
-    def connected(self) -> SingleWriteJournal:
+    def control(self) -> SingleWriteJournal:
         """The connection for all that is not measured."""
-        if self.control is None:
+        if self._control is None:
             raise exits.CommandError("the bench is not connected", exits.UNAVAILABLE)
-        return self.control
+        return self._control
 
     async def delete(self) -> list[str]:
         """Delete the streams; returns those of which it is not known."""
-        if self.control is None or self.cluster is not None:
+        if self._control is None or self.cluster is not None:
             self.streams.clear()  # of its own cluster nothing stays
             return []
         left, self.streams = self.streams, []
@@ -145,7 +145,7 @@ class Ground:
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(PARALLEL, len(left))):
-                    group.create_task(worker(self.control))
+                    group.create_task(worker(self._control))
         finally:
             kept.extend(names)
         return kept
@@ -165,7 +165,7 @@ class Ground:
     async def boots(self) -> dict[str, tuple[int, int]]:
         """Return incarnation and boot of every server; nothing when the master does not answer."""
         try:
-            listed = await self.connected.servers(timeout=2.0)
+            listed = await self.control.servers(timeout=2.0)
         except AvailabilityError:
             return {}
         return {
@@ -175,7 +175,7 @@ class Ground:
     async def ailments(self) -> list[str]:
         """Return what the master finds wrong, or that it does not answer."""
         try:
-            health = await self.connected.health(timeout=2.0)
+            health = await self.control.health(timeout=2.0)
         except LunalogError as error:
             return [f"the master does not answer: {error.message}"]
         return [*health.errors, *health.warnings]

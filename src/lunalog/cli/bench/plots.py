@@ -78,9 +78,9 @@ class Plot:
     parts: list[str] = field(default_factory=list)
     legend: list[tuple[str, str]] = field(default_factory=list)
 
-    def line(self, name: str, points: Points, colour: int, *, is_dashed: bool = False) -> None:
+    def line(self, name: str, points: Points, colour: int) -> None:
         """Add a line; pointing at one of its places tells the values."""
-        style = f"line c{colour}" + (" dashed" if is_dashed else "")
+        style = f"line c{colour}"
         places = [(self._x(x), self._y(y)) for x, y in points]
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py in places)
         self.parts.append(f'<polyline class="{style}" points="{path}"/>')

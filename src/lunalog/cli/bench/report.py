@@ -45,7 +45,7 @@ th, td { text-align: right; padding: .2rem .7rem; border-bottom: 1px solid var(-
 .facts td { text-align: left; white-space: normal } .facts td:first-child { color: var(--dim) }
 svg { width: 100%; height: auto; display: block } .tick { font-size: 11px }
 .name { font-size: 12px; fill: var(--ink) } .grid { stroke: var(--grid) }
-.line { fill: none; stroke-width: 1.8 } .dashed { stroke-dasharray: 5 4 }
+.line { fill: none; stroke-width: 1.8 }
 .point { fill: transparent } .point:hover { fill: var(--ink) } .dot { fill-opacity: .75 }
 .c0 { stroke: var(--c0) } .c1 { stroke: var(--c1) } .c2 { stroke: var(--c2) }
 .c3 { stroke: var(--c3) } .c4 { stroke: var(--c4) }

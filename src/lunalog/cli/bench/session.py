@@ -24,7 +24,7 @@ from lunalog.cli.bench.plan import Plan
 from lunalog.cli.bench.progress import Progress
 from lunalog.cli.bench.recorder import Part, clock
 from lunalog.cli.bench.result import Ended, Result
-from lunalog.cli.bench.verify import Verdict, read_back
+from lunalog.cli.bench.verify import Verdict, Written, read_back
 from lunalog.cli.bench.workload import Workload, progress_of, running
 from lunalog.cli.exits import TerminatedError
 from lunalog.errors import LunalogError
@@ -140,7 +140,7 @@ class Session:
         if not verdict.is_over and verdict.broken is None and verdict.unknown is None:
             verdict.unknown = ending.why or "it was cut short"
 
-    async def _read_back(self, written: list[Any], verdict: Verdict, part: Part) -> None:
+    async def _read_back(self, written: list[Written], verdict: Verdict, part: Part) -> None:
         journal = await self._ground.journal("bench-verifier")
         await read_back(journal, written, verdict, part)
 

@@ -108,9 +108,7 @@ def _taken_over(old: OpenSegment, new: OpenSegment, change: HeadChange, acked: l
     base = new.first
     ends = [f.ends.get(new.id, NOT_OPEN) for f in change.servers if not f.is_harmed]
     tail = max([base, *ends])
-    if (
-        base < old.first
-    ):  # a trim inside a frame counts as its first, which the record does not name
+    if base < old.first:  # C0 may lie below the trim: at the first of the frame that it cuts
         return f"C0 = {base} is below the segment's first (R7)"
     servers = _recovering(old, new, change, base, tail)
     before, after = (

@@ -20,7 +20,7 @@ from lunalog.runtime import SystemRuntime, Tasks
 def pair():
     """Two candidates that a test speaks for."""
     ground = Ground(Settings("memory://x", given={"cluster"}), servers=3, directory=None)
-    engines = Engines(ground, "s", Bodies(1, 32), 1, Tasks(SystemRuntime()))
+    engines = Engines(ground, "s", Bodies(1, 32), Tasks(SystemRuntime()))
     engines.engines += [Engine("a"), Engine("b")]
     a, b = (engines._teller(engine) for engine in engines.engines)
     return engines, a, b
@@ -72,18 +72,17 @@ async def test_nobody_leads_before_the_first_ack(pair):
         _ = pair[0].leader
 
 
-async def run(url, ways, dev=None):
+async def run(url, ways, dev):
     ground = Ground(Settings(url, given={"cluster"}), servers=3, directory=None)
-    await Failing(ways, 1, dev).run(ground, Plan(rounds=1), Bodies(1, 1024))
+    await Failing(ways, dev).run(ground, Plan(rounds=1), Bodies(1, 1024))
 
 
 @pytest.mark.parametrize("way", ["kill", "freeze", "kill-server"])
-async def test_what_lives_in_this_process_is_not_killed(way):
+async def test_what_lives_in_this_process_is_not_killed(way, tmp_path):
     with pytest.raises(UsageError, match="only --how transfer"):
-        await run("memory://x", ("transfer", way))
+        await run("memory://x", ("transfer", way), tmp_path)
 
 
 async def test_servers_of_others_are_not_killed(tmp_path):
-    for dev in (None, tmp_path):
-        with pytest.raises(UsageError, match="its servers are not killed; nothing was done"):
-            await run("lunalog://127.0.0.1:1", ("kill-server",), dev)
+    with pytest.raises(UsageError, match="its servers are not killed; nothing was done"):
+        await run("lunalog://127.0.0.1:1", ("kill-server",), tmp_path)

@@ -30,17 +30,17 @@ async def test_streams_are_its_own_and_deleted():
     assert name.startswith("bench/")
     assert ground.streams == [name]
     assert await ground.delete() == []
-    assert [head.name async for head in ground.connected.list_streams()] == []
+    assert [head.name async for head in ground.control.list_streams()] == []
     await ground.close()
 
 
 async def test_streams_of_others_are_left_alone():
     ground = on("memory://ground")
     await ground.open()
-    await ground.connected.create_stream("orders")
+    await ground.control.create_stream("orders")
     await ground.create("write", Plan())
     await ground.delete()
-    assert [head.name async for head in ground.connected.list_streams()] == ["orders"]
+    assert [head.name async for head in ground.control.list_streams()] == ["orders"]
     await ground.close()
 
 
@@ -48,14 +48,14 @@ async def test_a_stream_that_is_gone_already_is_deleted(monkeypatch):
     ground = on("memory://ground")
     await ground.open()
     name = await ground.create("write", Plan())
-    await ground.connected.delete_stream(name)
+    await ground.control.delete_stream(name)
     assert await ground.delete() == []
 
     async def refuse(name, timeout):
         raise LunalogError("no")
 
     await ground.create("other", Plan())
-    monkeypatch.setattr(ground.connected, "delete_stream", refuse)
+    monkeypatch.setattr(ground.control, "delete_stream", refuse)
     assert len(await ground.delete()) == 1
     await ground.close()
 

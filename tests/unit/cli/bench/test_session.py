@@ -29,7 +29,7 @@ class Watched(Ground):
         self.left = None
 
     async def close(self):
-        self.left = [head.name async for head in self.connected.list_streams()]
+        self.left = [head.name async for head in self.control.list_streams()]
         await super().close()
 
 
