@@ -187,7 +187,8 @@ class Sending:
     async def _open_loop(self, rate: float) -> None:
         """Send what is due, whatever became of what was sent before."""
         plan, part, start = self._plan, self._part, clock()
-        part.late = Latencies()
+        if part.late is None:  # many streams share one
+            part.late = Latencies()
         schedule = Schedule(rate / plan.batch, start, plan.units_max)
         if plan.time_s is not None:
             self._end = start + plan.time_s
@@ -252,10 +253,11 @@ class Sending:
 
     def _give_up(self, schedule: Schedule, sent: int, due: int, batch: int) -> None:
         """The time is over, and some that were due could not leave."""
-        now = clock()
+        now, events, part = clock(), self._plan.events, self._part
         for number in range(sent, due):
-            self._part.note_unanswered(now - schedule.intended(number), batch)
-        self._part.extra["unsent"] = (due - sent) * batch
+            count = batch if events is None else min(batch, events - number * batch)
+            part.note_unanswered(now - schedule.intended(number), count)
+            part.extra["unsent"] = part.extra.get("unsent", 0) + count
 
     async def _collect_until_over(self) -> None:
         """Note acks as they come, while others are sent."""

@@ -80,11 +80,11 @@ class World:
             await self.step()
 
 
-async def send(monkeypatch, plan, world, **hooks):
+async def send(monkeypatch, plan, world, part=None, **hooks):
     """Run to the end; whoever waits with nothing else to do lets time pass."""
     monkeypatch.setattr(module, "clock", world.clock)
     monkeypatch.setattr(module, "pause", world.pause)
-    part = Part("append", size=32)
+    part = part or Part("append", size=32)
     found = Sending(world, "s", BODIES, part, plan, **hooks)
     running = asyncio.ensure_future(found.run())
     try:
@@ -177,6 +177,24 @@ async def test_what_was_due_and_never_left_counts_with_its_wait(monkeypatch):
     assert part.sent + part.unanswered == pytest.approx(1000, abs=2)
     assert part.latencies.count == part.done + part.unanswered
     assert part.latencies.percentile_us(50) > 400_000
+
+
+async def test_of_a_last_short_frame_only_what_is_in_it_was_due(monkeypatch):
+    world = World(stalled=(0, 9))
+    plan = Plan(size=32, events=3003, rate=1e6, seconds=1, batch=10)
+    part, _ = await send(monkeypatch, plan, world)
+    assert part.extra["unsent"] == part.unanswered > 3
+    assert part.sent + part.unanswered == 3003
+
+
+async def test_what_left_late_or_never_is_told_of_all_streams_together(monkeypatch):
+    part = Part("append", size=32)
+    for _ in range(2):
+        world = World(ack_s=0.01, room=1)
+        await send(monkeypatch, Plan(size=32, rate=1000, seconds=1), world, part)
+    assert part.late.count == part.sent
+    assert part.extra["unsent"] == part.unanswered
+    assert part.sent + part.unanswered == pytest.approx(2000, abs=4)
 
 
 @pytest.mark.parametrize("plan", [Plan(size=32, window=10), Plan(size=32, window=2, batch=5)])
