@@ -11,11 +11,14 @@ import json
 import os
 import sys
 import time
+from collections.abc import Awaitable, Callable
 
 from lunalog import SingleWriteJournal
 from lunalog.client.writer import StreamWriter
 
 LONE = 1000
+WINDOW_BYTES = 10_000 * 100
+WORKERS = 16
 FUTURES = ((100, 800_000), (1024, 150_000), (65536, 4_000))
 BATCHES = ((100, 2_000_000, 1000), (1024, 300_000, 200))
 
@@ -39,26 +42,19 @@ async def lone(writer: StreamWriter, event: bytes) -> None:
 
 async def futures(writer: StreamWriter, event: bytes, count: int) -> None:
     """Keep a window of single appends in flight."""
-    size, out = len(event), collections.deque()
-    window = max(64, 10_000 * 100 // size)
-    started = time.perf_counter()
+    out: collections.deque[asyncio.Future[int]] = collections.deque()
+    window = max(64, WINDOW_BYTES // len(event))
     for _ in range(count):
         if len(out) >= window:
             await out.popleft()
         out.append(writer.append_soon(event))
     while out:
         await out.popleft()
-    took = time.perf_counter() - started
-    row(
-        test=f"futures {size}B",
-        events_s=round(count / took),
-        mb_s=round(count * size / took / 1e6, 1),
-    )
 
 
 async def batches(writer: StreamWriter, event: bytes, count: int, many: int) -> None:
-    """Keep 16 `append_many` in flight."""
-    size, events, left = len(event), [event] * many, count // many
+    """Keep some `append_many` in flight."""
+    events, left = [event] * many, count // many
 
     async def worker() -> None:
         nonlocal left
@@ -66,13 +62,18 @@ async def batches(writer: StreamWriter, event: bytes, count: int, many: int) -> 
             left -= 1
             await writer.append_many(events)
 
-    started = time.perf_counter()
     async with asyncio.TaskGroup() as group:
-        for _ in range(16):
+        for _ in range(WORKERS):
             group.create_task(worker())
+
+
+async def timed(way: str, size: int, count: int, work: Awaitable[None]) -> None:
+    """Print the rate at which so many events of a size were appended."""
+    started = time.perf_counter()
+    await work
     took = time.perf_counter() - started
     row(
-        test=f"batches {size}B",
+        test=f"{way} {size}B",
         events_s=round(count / took),
         mb_s=round(count * size / took / 1e6, 1),
     )
@@ -81,19 +82,23 @@ async def batches(writer: StreamWriter, event: bytes, count: int, many: int) -> 
 async def main() -> None:
     """Run all rows, then write what was appended where, for the reader to verify."""
     url, stream = sys.argv[1:3]
+    parts = []
     async with SingleWriteJournal.connect(url, peer="bench-writer") as journal:
         await journal.create_stream(stream, exist_ok=True)
         async with journal.lead(stream) as writer:
-            parts = []
-            for size, run in [
-                (1024, lambda e: lone(writer, e)),
-                *((s, lambda e, n=n: futures(writer, e, n)) for s, n in FUTURES),
-                *((s, lambda e, n=n, m=m: batches(writer, e, n, m)) for s, n, m in BATCHES),
-            ]:
-                event = os.urandom(size)
-                first = writer.tail
+
+            async def take(size: int, run: Callable[[bytes], Awaitable[None]]) -> None:
+                event, first = os.urandom(size), writer.tail
                 await run(event)
                 parts.append((first, writer.tail, event.hex()))
+
+            await take(1024, lambda e: lone(writer, e))
+            for size, count in FUTURES:
+                await take(size, lambda e: timed("futures", size, count, futures(writer, e, count)))
+            for size, count, many in BATCHES:
+                await take(
+                    size, lambda e: timed("batches", size, count, batches(writer, e, count, many))
+                )
     row(parts=parts)
 
 

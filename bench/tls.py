@@ -10,7 +10,6 @@ below 0.6 in a row.  What reading the same events back costs is told beside it.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import collections
 import contextlib
 import json
@@ -27,38 +26,10 @@ from pathlib import Path
 from cluster import BenchCluster
 from lunalog import SingleWriteJournal
 from lunalog.client.writer import StreamWriter
+from product_client import batches, futures
 
 BOUND = 0.6
-IN_FLIGHT_BYTES = 1_000_000
-WORKERS = 16
 Work = Callable[[StreamWriter], Awaitable[None]]
-
-
-async def futures(writer: StreamWriter, event: bytes, count: int) -> None:
-    """Keep a window of single appends in flight."""
-    out: collections.deque[asyncio.Future[int]] = collections.deque()
-    window = max(64, IN_FLIGHT_BYTES // len(event))
-    for _ in range(count):
-        if len(out) >= window:
-            await out.popleft()
-        out.append(writer.append_soon(event))
-    while out:
-        await out.popleft()
-
-
-async def batches(writer: StreamWriter, event: bytes, count: int, many: int) -> None:
-    """Keep some `append_many` in flight."""
-    events, left = [event] * many, count // many
-
-    async def worker() -> None:
-        nonlocal left
-        while left > 0:
-            left -= 1
-            await writer.append_many(events)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(WORKERS):
-            group.create_task(worker())
 
 
 def rows() -> dict[str, tuple[int, int, Work]]:
