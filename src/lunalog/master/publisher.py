@@ -65,10 +65,6 @@ class Publisher:
             self.unwatch(connection, stream)
         return streams
 
-    def is_watched(self, stream: StreamId) -> bool:
-        """True while somebody follows it."""
-        return stream in self._watched
-
     def changed(self, stream: Stream, rows: Iterable[SealedSegment] = ()) -> None:
         """Tell who watches at the end of this turn."""
         if stream.watchers is None:

@@ -314,14 +314,6 @@ class LocalOrchestrator:
         return await asyncio.get_running_loop().run_in_executor(None, work, *arguments)
 
 
-def kill_all(base: Path, signum: int = signal.SIGKILL) -> int:
-    """Signal every server that lives below `base`; returns how many there were."""
-    if not base.is_dir():
-        return 0
-    owners = [live_owner(p / "server.pid") for p in sorted(base.iterdir())]
-    return sum(1 for owner in owners if owner is not None and owner.send(signum))
-
-
 def live_servers(base: Path) -> dict[str, int]:
     """Return names and process ids of the servers that live below `base`."""
     if not base.is_dir():

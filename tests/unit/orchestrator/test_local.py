@@ -36,7 +36,8 @@ async def make(tmp_path, monkeypatch):
     yield build
     for orchestrator in made:
         await orchestrator.stop(end_servers=True)
-    local.kill_all(tmp_path)
+    for pid in live_servers(tmp_path).values():
+        os.kill(pid, signal.SIGKILL)
 
 
 async def until(holds, seconds=60):

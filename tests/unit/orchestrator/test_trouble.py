@@ -13,7 +13,7 @@ import pytest
 from lunalog.errors import ClosedError, StorageError
 from lunalog.orchestrator import dev, process
 from lunalog.orchestrator.dev import DevCluster, DevDirectory
-from lunalog.orchestrator.local import LocalOrchestrator, kill_all, live_servers
+from lunalog.orchestrator.local import LocalOrchestrator, live_servers
 from lunalog.orchestrator.process import PidRecord, boot_id, start_time, watch_lifeline
 from lunalog.runtime import SystemRuntime
 
@@ -65,7 +65,6 @@ async def test_a_retired_server_whose_files_cannot_be_moved_is_told(tmp_path: Pa
 
 
 def test_where_nothing_is_nothing_lives(tmp_path: Path) -> None:
-    assert kill_all(tmp_path / "none") == 0
     assert live_servers(tmp_path / "none") == {}
 
 
