@@ -24,8 +24,8 @@ class Etcd(Peer):
     def install(self) -> Clients:
         clients = Clients()
         programs = {
-            "etcd": install.DRIVERS / "etcd_server.go",
-            "driver": install.DRIVERS / "etcd_driver.go",
+            "etcd": ("etcd_server.go",),
+            "driver": ("etcd_driver.go", "work.go"),
         }
         self.programs = install.go(self.name, MODULES, programs)
         clients.commands["Go"] = [self.programs / "driver"]

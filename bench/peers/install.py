@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from peers.nodes import LOG_TAIL, last_words
@@ -123,26 +123,25 @@ def pom(name: str, artefacts: Sequence[str]) -> str:
     )
 
 
-def go(name: str, modules: Sequence[str], programs: dict[str, Path | str]) -> Path:
-    """Build programs, each from a file of ours or by its import path; where they are."""
-    room = Room(name, list(modules), *(str(p) for p in programs.values()), *_files(programs))
+def go(name: str, modules: Sequence[str], programs: Mapping[str, Sequence[str] | str]) -> Path:
+    """Build programs, each from some of our drivers' files or by its import path; where they are."""
+    ours = {program: files for program, files in programs.items() if not isinstance(files, str)}
+    used = [DRIVERS / file for files in ours.values() for file in files]
+    room = Room(name, list(modules), dict(programs), *used)
     if not room.is_ready:
         tool = _go()
         room.empty()
         run(tool, "mod", "init", f"peers/{name}", cwd=room.path)
         run(tool, "get", *modules, cwd=room.path)
+        for program, files in ours.items():
+            (room.path / program).mkdir()
+            for file in files:
+                shutil.copy(DRIVERS / file, room.path / program)
         for program, source in programs.items():
-            if isinstance(source, Path):
-                (room.path / program).mkdir()
-                shutil.copy(source, room.path / program / "main.go")
-                source = f"./{program}"
-            run(tool, "build", "-mod=mod", "-o", f"bin/{program}", source, cwd=room.path)
+            package = f"./{program}" if program in ours else source
+            run(tool, "build", "-mod=mod", "-o", f"bin/{program}", package, cwd=room.path)
         room.finish()
     return room.path / "bin"
-
-
-def _files(programs: dict[str, Path | str]) -> list[Path]:
-    return [source for source in programs.values() if isinstance(source, Path)]
 
 
 def _go() -> str:

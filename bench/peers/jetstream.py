@@ -30,7 +30,7 @@ class JetStream(Peer):
             f"github.com/nats-io/nats.go@v{CLIENT}",
             f"github.com/synadia-io/orbit.go/jetstreamext@v{EXTENSIONS}",
         ]
-        programs = {"nats-server": SERVER, "driver": install.DRIVERS / "nats_driver.go"}
+        programs = {"nats-server": SERVER, "driver": ("nats_driver.go", "work.go")}
         self.programs = install.go(self.name, modules, programs)
         clients.commands["Go"] = [self.programs / "driver", "each"]
         clients.commands["Go fast"] = [self.programs / "driver", "fast"]

@@ -7,11 +7,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"log"
-	"math/rand"
 	"os"
-	"sort"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,59 +17,19 @@ import (
 )
 
 const (
-	lone    = 1000
 	batch   = 100 // a transaction may have 128 operations
 	workers = 64
 )
 
 var next atomic.Int64
 
-func event(size int) string {
-	payload := make([]byte, size)
-	rand.New(rand.NewSource(int64(size))).Read(payload)
-	return string(payload)
-}
-
-func must(err error) {
-	if err != nil {
-		log.Fatal(err)
-	}
-}
-
-func seconds(text string) time.Duration {
-	value, err := strconv.ParseFloat(text, 64)
-	must(err)
-	return time.Duration(value * float64(time.Second))
-}
-
 func key(prefix string) string { return fmt.Sprintf("%s/%016d", prefix, next.Add(1)) }
 
-// One append after another.
-func single(client *clientv3.Client, prefix string, warm, span time.Duration) (acked int64) {
-	payload, times := event(1024), []time.Duration{}
-	counted := time.Now().Add(warm)
-	end := counted.Add(span)
-	for started := time.Now(); len(times) < lone && started.Before(end); acked++ {
-		_, err := client.Put(context.Background(), key(prefix), payload)
-		must(err)
-		now := time.Now()
-		if started.After(counted) {
-			times = append(times, now.Sub(started))
-		}
-		started = now
-	}
-	sort.Slice(times, func(i, j int) bool { return times[i] < times[j] })
-	n := len(times)
-	fmt.Printf("{\"test\": \"lone 1024B\", \"p50_us\": %d, \"p99_us\": %d, \"appends\": %d}\n",
-		times[n/2].Microseconds(), times[n*99/100].Microseconds(), n)
-	return acked
-}
-
 // Transactions of many events, many in flight.
-func window(client *clientv3.Client, prefix string, size int, warm, span time.Duration) int64 {
-	var acked atomic.Int64
+func window(client *clientv3.Client, prefix string, size int, warm, span time.Duration) uint64 {
+	var acked atomic.Uint64
 	var done sync.WaitGroup
-	payload := event(size)
+	payload := string(event(size))
 	end := time.Now().Add(warm + span)
 	for range workers {
 		done.Add(1)
@@ -93,9 +49,9 @@ func window(client *clientv3.Client, prefix string, size int, warm, span time.Du
 	time.Sleep(warm)
 	from, before := time.Now(), acked.Load()
 	time.Sleep(time.Until(end))
-	rate := float64(acked.Load()-before) / time.Since(from).Seconds()
+	counted, took := acked.Load()-before, time.Since(from)
 	done.Wait()
-	fmt.Printf("{\"test\": \"window %dB\", \"events_s\": %.0f}\n", size, rate)
+	showWindow(size, counted, took)
 	return acked.Load()
 }
 
@@ -108,10 +64,15 @@ func main() {
 	must(err)
 	_, err = client.Put(context.Background(), key(prefix), "first") // waits for an election
 	must(err)
-	acked := 1 + single(client, prefix, warm, span)
-	acked += window(client, prefix, 100, warm, span)
-	acked += window(client, prefix, 1024, warm, span)
+	payload := string(event(loneBytes))
+	acked := 1 + single(warm, span, func() {
+		_, err := client.Put(context.Background(), key(prefix), payload)
+		must(err)
+	})
+	for _, size := range sizes {
+		acked += window(client, prefix, size, warm, span)
+	}
 	held, err := client.Get(context.Background(), prefix+"/", clientv3.WithPrefix(), clientv3.WithCountOnly())
 	must(err)
-	fmt.Printf("{\"test\": \"kept\", \"acked\": %d, \"held\": %d}\n", acked, held.Count)
+	showKept(acked, uint64(held.Count))
 }

@@ -8,12 +8,11 @@ reports as events that say how many messages they are about.
 from __future__ import annotations
 
 import ctypes
-import sys
 from pathlib import Path
 
 import confluent_kafka
 import work
-from kafka_python import end_offset, make_topic
+from kafka_python import LINGER_MS, LONE_LINGER_MS, end_offset, make_topic, producing
 
 BATCH = 1000
 IN_FLIGHT = 200_000
@@ -104,9 +103,9 @@ def batch(payload: bytes, many: int) -> ctypes.Array[Message]:
     return messages
 
 
-def lone(producer: Producer, warm: float, seconds: float) -> int:
+def lone(producer: Producer, spans: work.Spans) -> int:
     """One append after another."""
-    clock, one = work.Lone(warm, seconds), batch(work.event(work.LONE_BYTES), 1)
+    clock, one = work.Lone(spans), batch(work.event(work.LONE_BYTES), 1)
     while clock.goes_on:
         producer.send(one)
         while producer.acked == clock.acked:
@@ -116,9 +115,9 @@ def lone(producer: Producer, warm: float, seconds: float) -> int:
     return producer.close()
 
 
-def window(producer: Producer, size: int, warm: float, seconds: float) -> int:
+def window(producer: Producer, size: int, spans: work.Spans) -> int:
     """As many in flight as the library takes."""
-    clock, many, sent = work.Window(size, warm, seconds), batch(work.event(size), BATCH), 0
+    clock, many, sent = work.Window(size, spans), batch(work.event(size), BATCH), 0
     while clock.goes_on:
         if sent - producer.acked < IN_FLIGHT:
             sent += producer.send(many)
@@ -133,22 +132,13 @@ def window(producer: Producer, size: int, warm: float, seconds: float) -> int:
 
 
 def main() -> None:
-    address, topic, warm, seconds = sys.argv[1], sys.argv[2], *map(float, sys.argv[3:5])
-    make_topic(address, topic, sys.argv[5:])
-    lib, settings = (
-        library(),
-        {
-            "bootstrap.servers": address,
-            "acks": "all",
-            "enable.idempotence": "true",
-            "batch.size": 1 << 18,
-            "queue.buffering.max.messages": IN_FLIGHT + BATCH,
-        },
-    )
-    acked = lone(Producer(lib, topic, {**settings, "linger.ms": 0}), warm, seconds)
+    address, topic, spans, pairs = work.words()
+    make_topic(address, topic, pairs)
+    lib, queued_max = library(), IN_FLIGHT + BATCH
+    acked = lone(Producer(lib, topic, producing(address, queued_max, LONE_LINGER_MS)), spans)
     for size in work.SIZES:
-        producer = Producer(lib, topic, {**settings, "linger.ms": 5})
-        acked += window(producer, size, warm, seconds)
+        producer = Producer(lib, topic, producing(address, queued_max, LINGER_MS))
+        acked += window(producer, size, spans)
     work.row(test="kept", acked=acked, held=end_offset(address, topic))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 import work
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 BATCH = 500
+QUEUED_MAX = 200_000
+LONE_LINGER_MS, LINGER_MS = 0, 5
 
 
 class Acks:
@@ -39,28 +39,33 @@ def end_offset(address: str, topic: str) -> int:
     return end
 
 
-def main() -> None:
-    address, topic, warm, seconds = sys.argv[1], sys.argv[2], *map(float, sys.argv[3:5])
-    make_topic(address, topic, sys.argv[5:])
-    acks = Acks()
-    settings = {
+def producing(address: str, queued_max: int, linger_ms: int) -> dict[str, object]:
+    """Settings of a producer."""
+    return {
         "bootstrap.servers": address,
         "acks": "all",
-        "enable.idempotence": True,
+        "enable.idempotence": "true",
         "batch.size": 1 << 18,
-        "queue.buffering.max.messages": 200_000,
+        "queue.buffering.max.messages": queued_max,
+        "linger.ms": linger_ms,
     }
-    producer = Producer({**settings, "linger.ms": 0})
-    payload, lone = work.event(work.LONE_BYTES), work.Lone(warm, seconds)
+
+
+def main() -> None:
+    address, topic, spans, pairs = work.words()
+    make_topic(address, topic, pairs)
+    acks = Acks()
+    producer = Producer(producing(address, QUEUED_MAX, LONE_LINGER_MS))
+    payload, lone = work.event(work.LONE_BYTES), work.Lone(spans)
     while lone.goes_on:
         producer.produce(topic, payload, partition=0, on_delivery=acks)
         producer.flush()
         lone.done()
     lone.show()
     for size in work.SIZES:
-        producer = Producer({**settings, "linger.ms": 5})
+        producer = Producer(producing(address, QUEUED_MAX, LINGER_MS))
         many = [{"value": work.event(size)}] * BATCH
-        window = work.Window(size, warm, seconds)
+        window = work.Window(size, spans)
         sent = acks.count
         while window.goes_on:
             sent += producer.produce_batch(topic, many, partition=0, on_delivery=acks)

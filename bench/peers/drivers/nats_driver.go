@@ -6,64 +6,14 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log"
-	"math/rand"
 	"os"
-	"sort"
-	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
 )
-
-const lone = 1000
-
-func event(size int) []byte {
-	payload := make([]byte, size)
-	rand.New(rand.NewSource(int64(size))).Read(payload)
-	return payload
-}
-
-func must(err error) {
-	if err != nil {
-		log.Fatal(err)
-	}
-}
-
-func seconds(text string) time.Duration {
-	value, err := strconv.ParseFloat(text, 64)
-	must(err)
-	return time.Duration(value * float64(time.Second))
-}
-
-// One append after another.
-func single(js jetstream.JetStream, subject string, warm, span time.Duration) (acked uint64) {
-	payload, times := event(1024), []time.Duration{}
-	counted := time.Now().Add(warm)
-	end := counted.Add(span)
-	for started := time.Now(); len(times) < lone && started.Before(end); acked++ {
-		_, err := js.Publish(context.Background(), subject, payload)
-		must(err)
-		now := time.Now()
-		if started.After(counted) {
-			times = append(times, now.Sub(started))
-		}
-		started = now
-	}
-	sort.Slice(times, func(i, j int) bool { return times[i] < times[j] })
-	n := len(times)
-	fmt.Printf("{\"test\": \"lone 1024B\", \"p50_us\": %d, \"p99_us\": %d, \"appends\": %d}\n",
-		times[n/2].Microseconds(), times[n*99/100].Microseconds(), n)
-	return acked
-}
-
-func show(size int, acked uint64, took time.Duration) {
-	rate := float64(acked) / took.Seconds()
-	fmt.Printf("{\"test\": \"window %dB\", \"events_s\": %.0f}\n", size, rate)
-}
 
 func windowOf(size int) int { return max(64, 10_000*100/size) }
 
@@ -92,7 +42,7 @@ func each(nc *nats.Conn, subject string, size int, warm, span time.Duration) (se
 	case <-time.After(60 * time.Second):
 		log.Fatalf("%d appends were never acknowledged", js.PublishAsyncPending())
 	}
-	show(size, acked, took)
+	showWindow(size, acked, took)
 	return sent
 }
 
@@ -124,7 +74,7 @@ func fast(nc *nats.Conn, subject string, size int, warm, span time.Duration) uin
 	if end.BatchSize != sent {
 		log.Fatalf("%d events were sent, %d acknowledged", sent, end.BatchSize)
 	}
-	show(size, counted, took)
+	showWindow(size, counted, took)
 	return sent
 }
 
@@ -153,10 +103,15 @@ func main() {
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
-	acked := single(js, subject, warm, span)
-	acked += window(nc, subject, 100, warm, span)
-	acked += window(nc, subject, 1024, warm, span)
+	payload := event(loneBytes)
+	acked := single(warm, span, func() {
+		_, err := js.Publish(context.Background(), subject, payload)
+		must(err)
+	})
+	for _, size := range sizes {
+		acked += window(nc, subject, size, warm, span)
+	}
 	info, err := made.Info(context.Background())
 	must(err)
-	fmt.Printf("{\"test\": \"kept\", \"acked\": %d, \"held\": %d}\n", acked, info.State.Msgs)
+	showKept(acked, info.State.Msgs)
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 import nats
 import work
@@ -11,7 +10,7 @@ from nats.js.api import StorageType, StreamConfig
 
 
 async def main() -> None:
-    url, stream, warm, seconds = sys.argv[1], sys.argv[2], *map(float, sys.argv[3:5])
+    url, stream, spans, _ = work.words()
     nc = await nats.connect(url)
     js = nc.jetstream(timeout=5)
     subject = f"{stream}.events"
@@ -24,11 +23,7 @@ async def main() -> None:
             if tries == 100:
                 raise
             await asyncio.sleep(0.2)
-    payload, lone = work.event(work.LONE_BYTES), work.Lone(warm, seconds)
-    while lone.goes_on:
-        await js.publish(subject, payload)
-        lone.done()
-    acked = lone.show()
+    acked = await work.one_by_one(spans, lambda payload: js.publish(subject, payload))
 
     def count(future: asyncio.Future) -> None:
         nonlocal acked
@@ -37,7 +32,7 @@ async def main() -> None:
 
     for size in work.SIZES:
         js = nc.jetstream(publish_async_max_pending=work.window_of(size))
-        payload, window = work.event(size), work.Window(size, warm, seconds)
+        payload, window = work.event(size), work.Window(size, spans)
         while window.goes_on:
             for _ in range(20):
                 (await js.publish_async(subject, payload)).add_done_callback(count)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import selectors
 import socket
-import sys
 
 import hiredis
 import work
@@ -57,9 +56,9 @@ class Connection:
             pass
 
 
-def window(address: tuple[str, int], stream: bytes, size: int, spans: tuple[float, float]) -> int:
+def window(address: tuple[str, int], stream: bytes, size: int, spans: work.Spans) -> int:
     """Keep every connection busy."""
-    clock, acked, many = work.Window(size, *spans), 0, PER_ROUND[size]
+    clock, acked, many = work.Window(size, spans), 0, PER_ROUND[size]
     sent = command(b"XADD", stream, b"*", b"e", work.event(size)) * many
     sent += command(b"WAIT", b"1", b"0")
     with selectors.DefaultSelector() as selector:
@@ -86,10 +85,10 @@ def window(address: tuple[str, int], stream: bytes, size: int, spans: tuple[floa
 
 
 def main() -> None:
-    host, port = sys.argv[1].split(":")
-    address, stream = (host, int(port)), sys.argv[2].encode()
-    warm, seconds = map(float, sys.argv[3:5])
-    one, lone = Connection(address), work.Lone(warm, seconds)
+    where, name, spans, _ = work.words()
+    host, port = where.split(":")
+    address, stream = (host, int(port)), name.encode()
+    one, lone = Connection(address), work.Lone(spans)
     append = command(b"XADD", stream, b"*", b"e", work.event(work.LONE_BYTES))
     append += command(b"WAIT", b"1", b"0")
     while lone.goes_on:
@@ -97,7 +96,7 @@ def main() -> None:
         lone.done()
     acked = lone.show()
     for size in work.SIZES:
-        acked += window(address, stream, size, (warm, seconds))
+        acked += window(address, stream, size, spans)
     one.socket.sendall(command(b"XLEN", stream))
     while (held := one.reader.gets()) is False:
         one.reader.feed(one.socket.recv(1 << 16))

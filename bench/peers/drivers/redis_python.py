@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 import work
 from redis.asyncio import Redis
@@ -25,28 +24,13 @@ async def append(redis: Redis, stream: str, payload: bytes, many: int) -> int:
 
 
 async def main() -> None:
-    (host, port), stream = sys.argv[1].split(":"), sys.argv[2]
-    warm, seconds = map(float, sys.argv[3:5])
+    address, stream, spans, _ = work.words()
+    host, port = address.split(":")
     async with Redis(host=host, port=int(port)) as redis:
-        payload, lone = work.event(work.LONE_BYTES), work.Lone(warm, seconds)
-        while lone.goes_on:
-            await append(redis, stream, payload, 1)
-            lone.done()
-        acked = lone.show()
-
-        async def worker(payload: bytes, window: work.Window) -> None:
-            nonlocal acked
-            while window.goes_on:
-                done = await append(redis, stream, payload, PER_ROUND)
-                acked += done
-                window.tick(acked)
-
-        for size in work.SIZES:
-            window = work.Window(size, warm, seconds)
-            async with asyncio.TaskGroup() as group:
-                for _ in range(CONNECTIONS):
-                    group.create_task(worker(work.event(size), window))
-            window.show()
+        acked = await work.one_by_one(spans, lambda payload: append(redis, stream, payload, 1))
+        acked += await work.by_workers(
+            spans, CONNECTIONS, lambda payload: append(redis, stream, payload, PER_ROUND)
+        )
         work.row(test="kept", acked=acked, held=await redis.xlen(stream))
 
 
