@@ -586,14 +586,14 @@ async def reclaims(stage: Stage) -> None:
 
 
 def _calm(chance: random.Random) -> Setting:
-    return Setting(3, 2, servers=4, segment_age_s=chance.choice((0.1, 86_400.0)), truncates=0.1)
+    age_s = chance.choice((0.1, 86_400.0))
+    return Setting(3, 2, servers=4, segment_age_s=age_s, truncates=0.1, keeps_its_epoch=True)
 
 
 @workload(_calm)
 async def calm(stage: Stage) -> None:
     """Nothing is wrong: whoever leads goes on to."""
     await stage.sleep(1.0)
-    stage.require(stage.epoch == 1, f"epoch {stage.epoch}, and nothing was wrong")
 
 
 @workload(_calm)
@@ -604,7 +604,6 @@ async def outage(stage: Stage) -> None:
     await stage.sleep(0.2, 1.0)
     stage.back(master)
     await stage.sleep(0.8)
-    stage.require(stage.epoch == 1, f"epoch {stage.epoch} after an outage of the master alone")
 
 
 @workload(_calm)
@@ -616,7 +615,6 @@ async def contended(stage: Stage) -> None:
         await stage.sleep(0.05, 0.15)
         stage.touch_head()
     stage.store.faults.lost_reply = stage.store.faults.never = 0.0
-    stage.require(stage.epoch == 1, f"epoch {stage.epoch}, because a version had moved")
 
 
 @workload(lambda chance: Setting(3, 2, servers=6))

@@ -77,6 +77,7 @@ class Setting:
         masters: Processes over one metadata store; the last that started is the active one.
         pause_s: About how long a leader waits between two appends.
         truncates: Now and then a leader forgets what it has committed.
+        keeps_its_epoch: Nothing ends the first epoch: that another is granted ends the run, as a finding.
     """
 
     replicas: int = 3
@@ -93,6 +94,7 @@ class Setting:
     burst_max: int = 6
     truncates: float = 0.0
     loop_stall_ms: int = 30_000
+    keeps_its_epoch: bool = False
 
 
 Script = Callable[["Stage"], Coroutine[Any, Any, None]]
@@ -592,6 +594,8 @@ class Stage:
                 head = records.decode(value, records.HeadRecord, key).head
                 if head.name == STREAM:
                     self.history.heads.append(HeadChange(at, head))
+                    if head.epoch > 1 and self.setting.keeps_its_epoch:
+                        self.simulation.violate(f"epoch {head.epoch}, and nothing ended the first")
                     self.on_head(head)
             elif key.startswith(records.ROWS):
                 row = records.decode(value, SealedSegment, key)
