@@ -77,7 +77,7 @@ class Setting:
         masters: Processes over one metadata store; the last that started is the active one.
         pause_s: About how long a leader waits between two appends.
         truncates: Now and then a leader forgets what it has committed.
-        keeps_its_epoch: Nothing ends the first epoch: that another is granted ends the run, as a finding.
+        keeps_its_epoch: Nothing ends the first epoch; the grant of another ends the run as a finding.
     """
 
     replicas: int = 3

@@ -61,6 +61,17 @@ def test_a_head_that_did_not_come_is_asked_for_again() -> None:
     assert doubts.again() == []
 
 
+def test_what_two_replicas_say_alike_is_judged_once() -> None:
+    doubts = Doubts()
+    doubts.reread()
+    assert doubts.suspect(OLD) == doubts.suspect(OLD) == []
+    assert doubts.judge(HEAD) == "", "that head was asked for before"
+    doubts.again()
+    assert doubts.suspect(OLD) == [], "it is being looked into"
+    assert doubts.judge(ROLLED) == ""
+    assert not doubts.is_open
+
+
 def test_a_promise_above_the_head_is_proof_and_an_older_one_is_not() -> None:
     doubts = Doubts()
     doubts.told(OLD, FencedError("fenced", epoch=3, incarnation=b"2" * 16))

@@ -254,6 +254,29 @@ def test_a_trim_inside_a_frame_counts_as_its_first() -> None:
     assert recovery.decision.frames == frames[1:]
 
 
+def test_a_trim_between_frames_that_nobody_ends_at_learns_its_chain_from_the_read() -> None:
+    frames, ends, links = frames_of([2, 4])
+    recovery = Recovery(open_segment(4, 3), ends[1])
+    for name in ("s0", "s1"):
+        recovery.fenced(Member(name, 1), answer(2, ends, links))
+    assert recovery.next_read() == (Member("s0", 1), ends[1])
+    assert recovery.copied(Member("s0", 1), ends[1], links[1], frames[1:])
+    assert recovery.next_read() is None
+    assert recovery.decision is not None
+    assert (recovery.decision.end, recovery.decision.chain) == (ends[1], links[1])
+    assert recovery.decision.frames == frames[1:]
+    decided = recovery.decision
+    assert recovery.next_read() is None, "it is decided once"
+    assert recovery.decision is decided
+
+
+def test_a_member_of_another_life_is_one_witness_and_a_stranger_none() -> None:
+    recovery = Recovery(open_segment(3, 2), 0)
+    for member in (Member("s2", 1), Member("s2", 1), Member("x", 1)):
+        recovery.refused(member)
+    assert recovery.witnesses == [Member("s2", 1)]
+
+
 def test_frames_that_do_not_fit_are_not_believed() -> None:
     frames, ends, links = frames_of([2, 3])
     recovery = Recovery(open_segment(3, 2), 0)

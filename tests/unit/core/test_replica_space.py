@@ -9,6 +9,7 @@ from tests.unit.core.replicas import (
     CHAIN,
     FIRST,
     INCARNATION,
+    NEXT,
     SEGMENT,
     STREAM,
     append,
@@ -244,6 +245,19 @@ def test_r22_what_is_kept_of_a_segment_begins_where_it_was_told_last() -> None:
     assert held.start_chain == CHAIN
 
 
+def test_r22_a_segment_that_is_only_listed_takes_the_chain_where_it_begins_from_its_base() -> None:
+    """Its row tells the chain at the end only; frames that are pulled have to join from there."""
+    replica = make()
+    replica.certify(certificate(105))
+    held = replica.find(STREAM, SEGMENT)
+    assert held is not None
+    assert not held.is_opened
+    replica.based(STREAM, SEGMENT, (FIRST, CHAIN))
+    assert (held.base, held.start_chain) == ((FIRST, CHAIN), CHAIN)
+    replica.based(STREAM, SEGMENT, (103, 9))
+    assert (held.base, held.start_chain) == ((103, 9), CHAIN), "that is not where it begins"
+
+
 def test_r30_an_older_trim_changes_nothing() -> None:
     replica = make()
     assert not replica.trim(STREAM, 103, 5)
@@ -275,6 +289,17 @@ def test_r22_a_dropped_segment_is_not_opened_again_by_its_own_epoch() -> None:
     replica.drop(STREAM, SEGMENT, Promise(2, ANN), 1)
     with pytest.raises(GoneError):
         open_in(replica)
+
+
+def test_r30_each_dropped_segment_has_a_version_of_its_own() -> None:
+    replica = make()
+    filled(replica)
+    other = SegmentId(2, 1)
+    assert replica.drop(STREAM, SEGMENT, NEXT, 4)
+    assert replica.drop(STREAM, other, NEXT, 2)
+    assert replica.streams[STREAM].versions == {SEGMENT: 4, other: 2}
+    assert not replica.drop(STREAM, SEGMENT, NEXT, 3)
+    assert replica.drop(STREAM, other, NEXT, 3)
 
 
 def test_r30_an_older_drop_is_refused() -> None:

@@ -96,6 +96,15 @@ def test_who_could_not_help_is_asked_again_and_may_take_longer() -> None:
     assert read(takeover, now).timeout_ms == READ_TIMEOUT_MS, "a frame that came is progress"
 
 
+def test_a_read_that_brought_nothing_is_over_and_is_not_repeated_at_once() -> None:
+    takeover = reading()
+    asked = read(takeover)
+    takeover.unread(asked.member, asked.start)
+    assert takeover.walk(0.0) == [], "nobody else has it"
+    takeover.refused(C)
+    assert read(takeover).member == C, "a witness may"
+
+
 def carrying(count: int) -> LeaderMachine:
     """A leader that has `count` events to carry over, to a set that is open and holds none yet."""
     me = Peer("me", b"m" * 16)

@@ -1,0 +1,93 @@
+"""When a leader leaves its replica set, and for what reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from lunalog.core.replication import SegmentReplication
+from lunalog.core.rolling import AWAY_S, SLOW_TICKS, LeaderSettings, RollNeed, RollWatch
+from lunalog.errors import ServerUnavailableError
+from lunalog.types import Member, OpenSegment, Policy, SegmentId
+
+POLICY = Policy(replicas=3, ack_quorum=2)
+NOW = 100.0
+
+
+def whole() -> SegmentReplication:
+    """Three members that all answer."""
+    members = tuple(Member(name, 1) for name in "abc")
+    found = SegmentReplication(OpenSegment(SegmentId(3, 0), 0, 0, members, 2))
+    for replica in found.replicas:
+        replica.is_open = True
+    return found
+
+
+def need(found: SegmentReplication, policy: Policy = POLICY) -> RollNeed | None:
+    return RollWatch(LeaderSettings()).need(found, policy, NOW)
+
+
+def test_a_set_that_is_as_it_should_be_is_kept() -> None:
+    assert need(whole()) is None
+
+
+def _failed(found: SegmentReplication) -> None:
+    found.replicas[0].failure = ServerUnavailableError("it forgot what it had acked")
+
+
+def _slow(found: SegmentReplication) -> None:
+    found.replicas[0].idle_ticks = SLOW_TICKS
+
+
+def _away(found: SegmentReplication) -> None:
+    found.replicas[0].is_open = False
+    found.replicas[0].away_at = NOW - AWAY_S
+
+
+def _lagging(found: SegmentReplication) -> None:
+    _away(found)
+    found.replicas[0].is_behind = True
+
+
+@pytest.mark.parametrize(
+    ("happens", "reason", "exclude"),
+    [
+        (_failed, "server", ()),
+        (_slow, "server", ("a",)),
+        (_away, "server", ("a",)),
+        (_lagging, "lagging", ()),
+    ],
+)
+def test_r11_one_member_that_is_no_help_is_left_by_a_planned_roll(
+    happens: Callable[[SegmentReplication], None], reason: str, exclude: tuple[str, ...]
+) -> None:
+    found = whole()
+    happens(found)
+    assert need(found) == (False, reason, exclude)
+
+
+def test_r11_who_has_just_gone_may_come_back() -> None:
+    found = whole()
+    found.replicas[0].is_open = False
+    found.replicas[0].away_at = NOW - AWAY_S / 2
+    assert need(found) is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        (Policy(replicas=5, ack_quorum=2), "short"),
+        (Policy(replicas=2, ack_quorum=2), "policy"),
+        (Policy(replicas=3, ack_quorum=3), "policy"),
+    ],
+)
+def test_r11_a_set_of_another_shape_than_the_policy_s_is_left(policy: Policy, reason: str) -> None:
+    assert need(whole(), policy) == (False, reason, ())
+
+
+def test_r11_a_set_that_cannot_ack_is_left_at_once() -> None:
+    found = whole()
+    for replica in found.replicas[:2]:
+        replica.is_open = False
+    assert need(found) == (True, "server", ("a", "b"))
