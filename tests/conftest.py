@@ -17,6 +17,10 @@ settings.register_profile("nightly", settings.get_profile("ci"), derandomize=Fal
 settings.register_profile("brief", settings.get_profile("ci"))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell ignores Ctrl-C for what it starts in the background, and children of ours would, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(autouse=True)
 def _logging():
