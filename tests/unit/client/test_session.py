@@ -1,6 +1,7 @@
 """Heartbeats: on their own connection, with the loop's last turn; the lease from before the send."""
 
 import asyncio
+import threading
 
 import pytest
 
@@ -8,6 +9,9 @@ from lunalog.client.session import Session
 from lunalog.config import ClientConfig
 from lunalog.errors import ConflictError, WrongClusterError
 from lunalog.wire.messages import ClientBeat, EndSession
+
+PATIENCE_S = 60.0
+"""A real thread needs the processor for it; this is only reached where it hangs."""
 
 
 async def until(condition) -> None:
@@ -118,8 +122,14 @@ async def test_beats_from_a_thread_of_their_own(link, master):
     """With the system's runtime the beat loop is another thread, and nothing is shared but values."""
     from lunalog.client.ending import JournalRuntime
 
+    dials: list[object] = []
+    is_dialled_again = threading.Event()
+
     class Threaded(JournalRuntime):
         async def refuse(self, factory, address):
+            dials.append(threading.current_thread())
+            if len(dials) == 2:
+                is_dialled_again.set()
             raise ConnectionRefusedError("no network in this test")
 
     runtime = Threaded()
@@ -128,10 +138,11 @@ async def test_beats_from_a_thread_of_their_own(link, master):
     link.config = ClientConfig(heartbeat_ms=10, retry_ms_max=5)
     session = Session(link)
     session.start()
-    await asyncio.sleep(0.05)
+    assert is_dialled_again.wait(PATIENCE_S), "while the main loop stands still"
     assert not session.is_confirmed
     await session.aclose()
     assert runtime.error is None
+    assert threading.current_thread() not in dials
 
 
 async def test_a_beat_that_is_refused_for_good_ends_the_session(session, master):

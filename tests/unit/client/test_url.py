@@ -50,6 +50,7 @@ def test_an_embedded_url_is_shown_as_it_is_written(url):
         ("file://", "three slashes"),
         ("file:///", "three slashes"),
         ("file:///x?y=1", "no options"),
+        ("file://[", "Invalid IPv6"),
         ("lunalog://", "names no master"),
         ("lunalog://h:x", "lunalog://HOST:PORT"),
         ("lunalog://h:0", "not HOST:PORT"),

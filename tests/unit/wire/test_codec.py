@@ -220,12 +220,25 @@ def test_a_data_message_that_is_too_short_is_an_error(size):
         codec.decode_u64(bytes(size))
 
 
+@pytest.mark.parametrize(
+    "data",
+    [bytes(31), struct.pack("<QQQQ", 1, 1, 0, max(ReadStatus) + 1)],
+    ids=["cut", "status"],
+)
+def test_a_head_of_a_reply_that_is_none_is_an_error(data):
+    with pytest.raises(CorruptFrameError, match="not a FRAMES message"):
+        codec.decode_frames(memoryview(data))
+
+
+@example(struct.pack("<QQQQ", 0, 1 << 63, 0, ReadStatus.HELD))
 @given(st.binary(max_size=64))
 def test_any_bytes_are_the_head_of_a_reply_or_the_typed_error(data):
     try:
         head, rest = codec.decode_frames(memoryview(data))
     except CorruptFrameError:
-        assert len(data) < codec.FRAMES_HEAD.size or data[24] > max(ReadStatus)
+        is_cut = len(data) < codec.FRAMES_HEAD.size
+        ends = () if is_cut else struct.unpack_from("<QQ", data)
+        assert is_cut or data[24] > max(ReadStatus) or max(ends) > limits.SEQUENCE_MAX
         return
     assert struct.pack("<QQQB", *msgspec.structs.astuple(head)) == data[:25]
     assert rest == data[32:]
@@ -274,6 +287,7 @@ def test_limits_fit_into_each_other(limit):
     assert getattr(limits, f"{limit}_BYTES_MAX") in sizes
 
 
+@example(limits.SEQUENCE_MAX + 1)
 @given(st.integers(limits.SEQUENCE_MAX + 1, 2**64 - 1))
 def test_a_number_past_all_sequences_never_reaches_a_record(number):
     """A mark above the bound went into the log, whose decoder refuses it: damage at the next start."""
