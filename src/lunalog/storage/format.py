@@ -313,8 +313,8 @@ def parse_record(
     if kind == KIND_CONTROL:
         control = _parse_control(body, size, body_crc)
         return None if control is None else Found(control, offset, end)
-    if kind != KIND_FRAME:
-        return None
+    if kind != KIND_FRAME or (epoch | n | committed | first + count) > limits.SEQUENCE_MAX:
+        return None  # all bits below are the bound; no checkpoint could tell of such numbers
     segment = SegmentId(epoch, n)
     head = _parse_frame(body, size, body_crc)
     if head is not None and (head.stream, head.first, head.count) == (stream, first, count):

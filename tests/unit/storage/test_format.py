@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import msgspec
 import pytest
@@ -252,6 +253,26 @@ def test_a_whole_record_of_an_unknown_kind_is_not_read() -> None:
         forged[RECORD_HEAD_BYTES - 4 : RECORD_HEAD_BYTES] = crc.to_bytes(4, "little")
         seed = layout.record_seed(TAG)
         assert layout.parse_record(memoryview(forged), 0, seed, EXTENT, OFFSET + at) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"segment": SegmentId(1 << 63, 0)},
+        {"segment": SegmentId(1, 1 << 63)},
+        {"committed": 1 << 63},
+        {"head": frames.FrameHead(STREAM, (1 << 63) - 1, 1, 0, 0, 30, 7)},
+    ],
+    ids=["epoch", "segment", "committed", "end"],
+)
+def test_a_frame_with_a_number_past_all_numbers_is_not_read(wrong: dict[str, Any]) -> None:
+    """Its checksum is right; the next checkpoint would tell of it, and be read as damage."""
+    record = msgspec.structs.replace(frame_record(100, 1, 30), **wrong)
+    data = encode([record])
+    head = layout.parse_batch_head(data, 0, EXTENT, OFFSET)
+    assert head is not None
+    body = layout.decode_body(memoryview(data)[BATCH_HEAD_BYTES:], head)
+    assert (body.found, body.is_whole, body.is_complete) == ([], False, False)
 
 
 def test_sizes_are_estimated_before_anything_is_encoded() -> None:
