@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -20,6 +19,7 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from tests.unit.machines import machine_settings
 
 from lunalog.core import chain as chains
 from lunalog.core.held import FenceState, SegmentReplica
@@ -647,4 +647,4 @@ class ReplicaMachine(RuleBasedStateMachine):
 
 
 TestReplicaModel = ReplicaMachine.TestCase
-TestReplicaModel.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
+TestReplicaModel.settings = machine_settings(120, 50)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from tests.unit.machines import machine_settings
 from tests.unit.storage.conftest import ANN, OTHER, SEGMENT, STREAM
 
 from lunalog.storage import index as indexes
@@ -180,7 +181,7 @@ class IndexMachine(RuleBasedStateMachine):
 
 
 TestIndex = IndexMachine.TestCase
-TestIndex.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestIndex.settings = machine_settings(150, 40)
 
 
 def run_of(count: int, extent: int = 4) -> Run:
