@@ -203,20 +203,6 @@ def test_r18_a_member_of_another_life_is_asked_for_its_bytes() -> None:
     assert m._takeover.recovery.witnesses == [A]
 
 
-def test_n2_a_takeover_that_hears_nothing_new_is_given_back() -> None:
-    """A fence told again is no progress, nor is a member that cannot be reached."""
-    m = machine(open=old_segment())
-    m.start(0.0)
-    m.proposed(SET, 0.0)
-    stall_s = SETTINGS.leader_stall_ms / 1000
-    answer = FenceAnswer(end=0, chain=0)
-    assert m.fenced(A, answer, has_certificate=False, now=1.0) == []
-    assert m.fenced(A, answer, has_certificate=False, now=stall_s) == []
-    assert m.unfenced(B, ServerUnavailableError("down"), stall_s) == []
-    assert "GiveBack" not in kinds(m.tick(stall_s + 0.5))
-    only(fx.GiveBack, m.tick(stall_s + 1.5))
-
-
 def test_i7_a_copy_that_contradicts_a_member_ends_the_leader() -> None:
     m = machine(open=old_segment())
     m.start(0.0)
@@ -271,23 +257,6 @@ def test_a_master_that_names_none_is_asked_less_and_less_often() -> None:
         now += gap
         only(fx.ProposeSet, m.tick(now))
         gap = min(2 * gap, PROPOSE_RETRY_S_MAX)
-
-
-@pytest.mark.parametrize(
-    ("error", "gives_back"),
-    [
-        (NotEnoughServersError("none", have=0, need=2), True),
-        (MasterUnavailableError("silent"), False),
-    ],
-)
-def test_n2_nothing_is_given_back_for_the_master_s_silence(
-    error: LunalogError, gives_back: bool
-) -> None:
-    m = machine()
-    m.start(0.0)
-    stall_s = SETTINGS.leader_stall_ms / 1000
-    m.not_proposed(error, stall_s / 2)
-    assert ("GiveBack" in kinds(m.tick(stall_s * 1.25))) is gives_back
 
 
 def test_who_is_told_that_the_stream_is_anothers_looks_at_the_head() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from lunalog.core import chain as chains
 from lunalog.core.effects import FenceSet, GiveBack, ReadFrom, Seal, StopFencing
 from lunalog.core.leadership import LeaderMachine
@@ -11,6 +13,12 @@ from lunalog.core.outbox import CopiedFrame
 from lunalog.core.recovery import FenceAnswer
 from lunalog.core.rolling import LeaderSettings
 from lunalog.core.takeover import READ_TIMEOUT_MS, READ_TIMEOUT_MS_MAX, RETRY_S, Takeover
+from lunalog.errors import (
+    LunalogError,
+    MasterUnavailableError,
+    NotEnoughServersError,
+    ServerUnavailableError,
+)
 from lunalog.types import Member, OpenSegment, Peer, Policy, SegmentId, StreamHead
 
 A, B, C = (Member(name, 1) for name in "abc")
@@ -105,14 +113,24 @@ def test_a_read_that_brought_nothing_is_over_and_is_not_repeated_at_once() -> No
     assert read(takeover).member == C, "a witness may"
 
 
-def carrying(count: int) -> LeaderMachine:
-    """A leader that has `count` events to carry over, to a set that is open and holds none yet."""
+def begun(segment: OpenSegment | None) -> LeaderMachine:
+    """A leader that has asked for servers, and for fences if there is what to take over."""
     me = Peer("me", b"m" * 16)
     stream = StreamHead(
-        "orders", b"s" * 16, Policy(), version=5, epoch=3, leader=me, released=False, open=OPEN
+        "orders", b"s" * 16, Policy(), version=5, epoch=3, leader=me, released=False, open=segment
     )
     m = LeaderMachine(stream, me, LeaderSettings())
     m.start(0.0)
+    return m
+
+
+def gives_back(m: LeaderMachine, now: float) -> bool:
+    return any(isinstance(effect, GiveBack) for effect in m.tick(now))
+
+
+def carrying(count: int) -> LeaderMachine:
+    """A leader that has `count` events to carry over, to a set that is open and holds none yet."""
+    m = begun(OPEN)
     m.proposed((A, B, C), 0.0)
     frames = [CopiedFrame(10 + n, 1, 7, b"frame") for n in range(count)]
     chain = 5
@@ -139,8 +157,8 @@ def test_n3_a_carry_over_that_moves_is_not_given_back_however_long_it_takes() ->
         for replica in ahead.replicas[:2]:
             ahead.accepted(replica, end, m.tail)
             assert m.moved(ahead, now) == []
-        assert not any(isinstance(effect, GiveBack) for effect in m.tick(now + 0.1))
-    assert any(isinstance(effect, GiveBack) for effect in m.tick(now + stall_s))
+        assert not gives_back(m, now + 0.1)
+    assert gives_back(m, now + stall_s)
     for replica in ahead.replicas[:2]:
         ahead.accepted(replica, 16, m.tail)
     assert any(isinstance(effect, Seal) for effect in m.moved(ahead, now + stall_s))
@@ -153,4 +171,30 @@ def test_n2_a_carry_over_that_reaches_too_few_is_given_back() -> None:
     for step in range(1, 6):
         ahead.accepted(ahead.replicas[0], 10 + step, m.tail)
         m.moved(ahead, step * stall_s / 6)
-    assert any(isinstance(effect, GiveBack) for effect in m.tick(stall_s))
+    assert gives_back(m, stall_s)
+
+
+def test_n2_a_takeover_that_hears_nothing_new_is_given_back() -> None:
+    """A fence told again is no progress, nor is a member that cannot be reached."""
+    m, stall_s = begun(OPEN), LeaderSettings().leader_stall_ms / 1000
+    answer = FenceAnswer(end=10, chain=5)
+    assert m.fenced(A, answer, has_certificate=False, now=1.0) == []
+    assert m.fenced(A, answer, has_certificate=False, now=stall_s) == []
+    assert m.unfenced(B, ServerUnavailableError("down"), stall_s) == []
+    assert not gives_back(m, stall_s + 0.5)
+    assert gives_back(m, stall_s + 1.5)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_given_back"),
+    [
+        (NotEnoughServersError("none", have=0, need=2), True),
+        (MasterUnavailableError("silent"), False),
+    ],
+)
+def test_n2_nothing_is_given_back_for_the_master_s_silence(
+    error: LunalogError, is_given_back: bool
+) -> None:
+    m, stall_s = begun(None), LeaderSettings().leader_stall_ms / 1000
+    m.not_proposed(error, stall_s / 2)
+    assert gives_back(m, stall_s * 1.25) is is_given_back
