@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from processes import PATIENCE_S, end_by, named, until, until_line
-
 from lunalog import limits
+from processes import PATIENCE_S, end_by, named, until, until_line
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 pytestmark = pytest.mark.slow
