@@ -32,6 +32,7 @@ from lunalog.types import Chain, SegmentId, Sequence, StreamId
 from lunalog.wire.frames import FrameHead
 
 INLINE_BYTES_MAX: Final = 64 * limits.KIB
+"""The loop commits no more than this itself; more goes to the writer at once."""
 PREPARE_SHARE: Final = 0.5
 """How full an extent is when the next one is made ready."""
 FREE_DELAY_S: Final = 1.0
@@ -61,6 +62,7 @@ class Log:
         self.snapshot: Snapshot = list
         self.batch_told: Callable[[], None] = lambda: None
         self._turn: list[Put] = []
+        self._turn_bytes = 0
         self._is_turn_due = False
         self._put_count = 0
         self._handed_count = 0
@@ -190,7 +192,10 @@ class Log:
         self._turn.append(Put(records, done, size))
         self._put_count += 1
         self.queued_bytes += size
-        if not self._is_turn_due:
+        self._turn_bytes += size
+        if self._turn_bytes > INLINE_BYTES_MAX:
+            self._end_turn()  # the writer works on it while the rest of the turn is taken in
+        elif not self._is_turn_due:
             self._is_turn_due = True
             self._loop.call_soon(self._end_turn)
 
@@ -206,6 +211,7 @@ class Log:
     def _end_turn(self) -> None:
         self._is_turn_due = False
         puts, self._turn = self._turn, []
+        self._turn_bytes = 0
         if not puts or self._error is not None:
             return
         is_alone = self._handed_count == self._done_count
