@@ -172,14 +172,16 @@ class Tasks:
             self._runtime.fail(error)
 
     async def cancel(self) -> None:
-        """Cancel what still runs (but not the caller's own task) and wait for it to end."""
+        """Cancel what still runs (but not the caller's own task) and wait for it to end.
+
+        Cancelling stops the waiting only.
+        """
         current = asyncio.current_task()
         tasks = sorted((t for t in self._tasks if t is not current), key=lambda t: t.get_name())
         for task in tasks:
             task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await task
+        if tasks:  # to await one of them would take a cancellation of ours for the end of it
+            await asyncio.wait(tasks)
 
 
 # ---------------------------------------------------------------- production

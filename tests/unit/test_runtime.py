@@ -140,6 +140,31 @@ async def test_tasks_fail_loudly_and_end_together():
     assert other.cancelled()
 
 
+async def test_who_is_cancelled_while_it_ends_its_tasks_learns_it():
+    """A Ctrl-C that comes in the middle of an end must not be lost (the runner sends it once)."""
+    tasks, news = Tasks(Failing()), asyncio.Event()
+
+    async def slow_to_end():
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await news.wait()
+            raise
+
+    slow = tasks.start(slow_to_end(), "slow")
+    await asyncio.sleep(0)
+    ending = asyncio.ensure_future(tasks.cancel())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    ending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+    assert not slow.done()  # it was told once, and ends in its own time
+    news.set()
+    await asyncio.wait([slow])
+    assert slow.cancelled()
+
+
 async def test_an_owner_may_cancel_from_one_of_its_own_tasks():
     tasks, ended = Tasks(Failing()), []
 

@@ -6,6 +6,7 @@ Source: design.md section 8.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Coroutine
 from types import TracebackType
@@ -186,30 +187,31 @@ class SingleWriteJournal:
     async def aclose(self) -> None:
         """Resign from what this journal leads, end its session, disconnect.  Idempotent.
 
-        Readers, writers and observers of it raise `ClosedError` from then on.
+        Readers, writers and observers of it raise `ClosedError` from then on.  Cancelling ends the wait
+        for an orderly resignation; all the rest is closed all the same.
         """
         if self._closed is not None:
             await asyncio.shield(self._closed)
             return
         closed = self._closed = asyncio.get_running_loop().create_future()
-        try:
-            await self._resign_all()
-            if self._error is None:
-                self._error = ClosedError("this journal is closed: connect again")
-                for local in self._streams:
-                    local.end(self._error)
-            await self._session.aclose()
+        async with contextlib.AsyncExitStack() as rest:  # all of it, also once this is cancelled
+            rest.callback(closed.set_result, None)
+            for action in reversed(self._on_closed):
+                rest.push_async_callback(action)
+            rest.callback(self._unlisten)
+            rest.push_async_callback(self._tasks.cancel)
+            rest.push_async_callback(self._link.aclose)
             if self._links is not None:
-                await self._links.aclose()
-            await self._link.aclose()
-            await self._tasks.cancel()
-        finally:
-            self._unlisten()
-            try:
-                for action in self._on_closed:
-                    await action()
-            finally:
-                closed.set_result(None)
+                rest.push_async_callback(self._links.aclose)
+            rest.push_async_callback(self._session.aclose)
+            rest.callback(self._end_streams)
+            await self._resign_all()
+
+    def _end_streams(self) -> None:
+        if self._error is None:
+            self._error = ClosedError("this journal is closed: connect again")
+            for local in self._streams:
+                local.end(self._error)
 
     def on_closed(self, action: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run `action` when this journal has been closed."""

@@ -84,6 +84,27 @@ async def test_connecting_by_await_and_by_async_with(runtime, master, config):
     assert "ended" in repr(other)
 
 
+async def test_a_close_that_is_cancelled_closes_all_the_same(runtime, master, config):
+    """Else its session would beat on, and keep what it leads from everybody."""
+    journal = await SingleWriteJournal.connect("lunalog://master", runtime=runtime, config=config)
+    after = []
+
+    async def closed():
+        after.append("closed")
+
+    journal.on_closed(closed)
+    del master.answers[EndSession]
+    closing = asyncio.ensure_future(journal.aclose())
+    await until(lambda: bool(master.asked_for(EndSession)))
+    assert master.connections
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await until(lambda: not master.connections)
+    assert after == ["closed"]
+    await journal.aclose()
+
+
 async def test_without_a_url_the_environment_says_where(runtime, master, config, monkeypatch):
     monkeypatch.setenv("LUNALOG_URL", "lunalog://master")
     async with SingleWriteJournal.connect(runtime=runtime, config=config) as journal:
