@@ -188,7 +188,7 @@ class Connection(asyncio.BufferedProtocol):
             if error is not None:
                 self._out.append(codec.control(Kind.ERROR, 0, codec.failure_of(error)))
             out, self._out = self._out, []
-            if out:
+            if out and not self._transport.is_closing():  # as in `flush`
                 self._transport.writelines(out)
             self._transport.close()
         self._end(error or PeerError("connection closed by this side"))

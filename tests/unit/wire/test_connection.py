@@ -372,6 +372,25 @@ def served(connection: Connection, handler: Recorder) -> None:
     connection.connection_made(Silent())
 
 
+def test_nothing_is_written_to_a_transport_that_has_ended_by_itself():
+    """Its end is on the way; asyncio from 3.12 on would leave a socket that is gone in its selector."""
+
+    async def story(world: World) -> None:
+        connection = Connection(world.runtime, Recorder())
+        served(connection, Recorder())
+        feed(connection, codec.MAGIC + codec.control(Kind.HELLO, 0, HELLO))
+        connection.flush()
+        transport = connection._transport
+        written = bytes(transport.written)
+        assert written
+        transport.close()  # as after a write that failed
+        connection.push(CloseSlot(1))
+        connection.close(OverloadedError("too much"))
+        assert transport.written == written
+
+    play(story)
+
+
 STORY = b"".join(
     (
         codec.MAGIC,
