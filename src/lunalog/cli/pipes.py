@@ -67,16 +67,22 @@ class OutputPump:
         self._chunks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._room = asyncio.Semaphore(CHUNKS_MAX)
         self._ended: asyncio.Future[None] = self._loop.create_future()
+        until, self._until = os.pipe()
+        """Closed at the end, so that nobody looks at the descriptor any more."""
         threading.Thread(target=self._pump, name="lunalog-stdout", daemon=True).start()
-        threading.Thread(target=self._watch, name="lunalog-stdout-watch", daemon=True).start()
+        threading.Thread(
+            target=self._watch, args=(until,), name="lunalog-stdout-watch", daemon=True
+        ).start()
 
-    def _watch(self) -> None:
-        """Wait until the other end of a pipe is closed; of a file it never is."""
+    def _watch(self, until: int) -> None:
+        """Wait until the other end of a pipe is closed, of a file it never is, or all is written."""
         other_end = select.poll()
         other_end.register(self._fd, 0)
+        other_end.register(until, 0)
         with contextlib.suppress(OSError, RuntimeError):
-            if any(what & select.POLLERR for _, what in other_end.poll()):
+            if dict(other_end.poll()).get(self._fd, 0) & select.POLLERR:
                 self._loop.call_soon_threadsafe(self._end, BrokenPipeError())
+        os.close(until)
 
     def _pump(self) -> None:
         error: OSError | None = None
@@ -96,6 +102,7 @@ class OutputPump:
     def _end(self, error: OSError | None) -> None:
         if self._ended.done():
             return
+        os.close(self._until)
         if error is None:
             self._ended.set_result(None)
         else:

@@ -32,6 +32,20 @@ async def test_an_unreadable_input_raises():
             pass
 
 
+async def test_nobody_looks_at_a_descriptor_once_all_is_written(tmp_path):
+    """It may be closed then, and its number be that of another file: a look would keep that one open."""
+    before = set(threading.enumerate())
+    with (tmp_path / "out").open("wb", buffering=0) as file:
+        pump = OutputPump(file.fileno())
+        threads = set(threading.enumerate()) - before
+        await pump.write(b"all")
+        await pump.close()
+        for thread in threads:
+            await asyncio.to_thread(thread.join, 10)
+    assert [thread.name for thread in threads if thread.is_alive()] == []
+    assert (tmp_path / "out").read_bytes() == b"all"
+
+
 class Output:
     """A pump into a pipe; the pipe is closed when no thread looks at it any more.
 
