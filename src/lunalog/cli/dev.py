@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import sys
@@ -24,6 +25,8 @@ READY_S = 30.0
 """How long a cluster may take to be ready."""
 END_S = 30.0
 PAUSE_S = 0.05
+of_this_machine = functools.partial(shared, default_cluster=None)
+"""The options that all commands have, but for which cluster: it is that of a directory here."""
 
 
 def default_directory() -> Path:
@@ -76,7 +79,7 @@ def _find(settings: Settings, directory: Path | None) -> DevDirectory:
 )
 @click.option("--detach", is_flag=True, help="Return when it is ready, and leave it running.")
 @directory_option
-@shared
+@of_this_machine
 @click.pass_obj
 def up_command(
     settings: Settings,
@@ -232,7 +235,7 @@ async def _detach(
 
 @dev_command.command("down")
 @directory_option
-@shared
+@of_this_machine
 @click.pass_obj
 def down_command(settings: Settings, directory: Path | None) -> int:
     """End the cluster; its data stay."""
@@ -262,7 +265,7 @@ async def _down(home: DevDirectory) -> int:
 
 @dev_command.command("status")
 @directory_option
-@shared
+@of_this_machine
 @click.pass_obj
 @read_only
 def status_command(settings: Settings, directory: Path | None) -> int:
@@ -306,7 +309,7 @@ async def _states(settings: Settings) -> dict[str, dict[str, str]]:
 @dev_command.command("kill")
 @click.argument("name")
 @directory_option
-@shared
+@of_this_machine
 @click.pass_obj
 def kill_command(settings: Settings, name: str, directory: Path | None) -> int:
     """Kill -9 a server, or the `master`; it comes back on its own data."""

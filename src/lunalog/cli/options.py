@@ -55,10 +55,13 @@ def _keep(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
             settings.typed.add(name)
 
 
-def shared(command: F, *, environment: bool = False, default_cluster: str = DEFAULT_URL) -> F:
+def shared(
+    command: F, *, environment: bool = False, default_cluster: str | None = DEFAULT_URL
+) -> F:
     """Give a command the options that all have; they write to the settings, not its arguments.
 
     Only the outermost group reads the environment, or a variable would win over a flag before it.
+    Without a default cluster a command says nothing of `--cluster`: it talks to none, or to its own.
     """
     keep: dict[str, Any] = {"expose_value": False, "callback": _keep}
     options: tuple[Any, ...] = (
@@ -67,6 +70,7 @@ def shared(command: F, *, environment: bool = False, default_cluster: str = DEFA
             metavar="URL",
             envvar="LUNALOG_URL" if environment else None,
             help=f"Cluster to talk to.  [LUNALOG_URL; default: {default_cluster}]",
+            hidden=default_cluster is None,
             **keep,
         ),
         click.option(

@@ -169,6 +169,19 @@ def test_dev_says_that_another_cluster_cannot_be_meant(command, tmp_path, monkey
     assert "--cluster" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["up", "down", "status", "kill"])
+def test_the_help_of_dev_offers_no_other_cluster(command, capsys):
+    assert main(["dev", command, "--help"]) == 0
+    assert "--cluster" not in capsys.readouterr().out
+    assert main(["ls", "--help"]) == 0
+    assert "--cluster" in capsys.readouterr().out
+
+
+def test_the_help_of_a_bench_says_which_cluster_it_takes_unless_told(capsys):
+    assert main(["bench", "write", "--help"]) == 0
+    assert "default: one of its own]" in " ".join(capsys.readouterr().out.split())
+
+
 def test_dev_takes_no_offence_at_the_cluster_of_the_environment(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LUNALOG_URL", "lunalog://127.0.0.1:1")
     assert main(["dev", "status", "--dir", str(tmp_path)]) == 5

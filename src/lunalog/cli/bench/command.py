@@ -236,12 +236,12 @@ def bench(settings: Settings, work: Workload, options: dict[str, Any]) -> int:
     from lunalog.cli.bench.session import Session
     from lunalog.runtime import SystemRuntime
 
-    if "cluster" in settings.given:
-        _refuse_own(settings.cluster)
     new_histogram()  # or say at once that it is not installed
     html: Path | None = options.pop("html")
     servers: int = options.pop("servers")
-    if "cluster" not in settings.given:
+    if "cluster" in settings.given:
+        _refuse_own(settings.cluster)
+    else:
         _fit(options, servers)
     if html is not None and not os.access(html.parent, os.W_OK):
         raise UsageError(
