@@ -66,7 +66,7 @@ COVERING := $(foreach part,bench cli dev,tests/integration/test_$(part).py) test
 
 coverage: $(TRACED)/stamp ## unit tests and the command's under coverage, by room; fails below the bounds
 	rm -f .coverage .coverage.*
-	HYPOTHESIS_PROFILE=brief $(TRACED)/bin/python -m coverage run -m pytest -n 2 -q --timeout 600 $(COVERING)
+	HYPOTHESIS_PROFILE=written $(TRACED)/bin/python -m coverage run -m pytest -n 2 -q --timeout 600 $(COVERING)
 	$(TRACED)/bin/python -m coverage combine -q
 	$(TRACED)/bin/python -m coverage json -q -o .coverage.json
 	$(TRACED)/bin/python tests/coverage_report.py .coverage.json

@@ -1,6 +1,7 @@
 """What a command or a simulation changes of the process that runs it is put back.
 
-Hypothesis repeats itself here, and draws anew with `HYPOTHESIS_PROFILE=nightly`.
+Hypothesis repeats itself here, draws anew with `HYPOTHESIS_PROFILE=nightly`, and draws nothing with
+`written`: then only examples that a test writes down are run, as `make coverage` wants it.
 """
 
 import logging
@@ -8,13 +9,13 @@ import os
 import signal
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 settings.register_profile(
     "ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("nightly", settings.get_profile("ci"), derandomize=False, print_blob=True)
-settings.register_profile("brief", settings.get_profile("ci"))
+settings.register_profile("written", settings.get_profile("ci"), phases=[Phase.explicit])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
