@@ -59,7 +59,9 @@ def node_contexts(certificate: str, key: str, authority: str, host: str | None) 
     _read("certificate", certificate)
     _read("key", key or certificate)
     try:
-        accepting.load_cert_chain(certificate, key or certificate, password=_locked(key))
+        accepting.load_cert_chain(
+            certificate, key or certificate, password=_locked(key or certificate)
+        )
     except ssl.SSLError as error:
         raise _unfit(error, certificate, key) from error
     trial = found.dialling

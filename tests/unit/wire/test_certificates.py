@@ -141,7 +141,10 @@ def test_an_encrypted_key_is_told_and_nobody_is_asked(issued, tmp_path):
             serialization.BestAvailableEncryption(b"secret"),
         )
     )
-    assert "is encrypted" in refusal(issued.certificate, str(locked), "", HOST)
+    assert f"the key {locked} is encrypted" in refusal(issued.certificate, str(locked), "", HOST)
+    both = tmp_path / "both"
+    both.write_bytes(Path(issued.certificate).read_bytes() + locked.read_bytes())
+    assert f"the key {both} is encrypted" in refusal(str(both), "", "", HOST)
 
 
 @pytest.mark.parametrize("has_authority", [True, False])
