@@ -68,7 +68,7 @@ public final class BookKeeperDriver {
     AddCallback count =
         (code, handle, entry, context) -> {
           if (code == BKException.Code.OK) acked++;
-          else failed = code;
+          else if (failed == BKException.Code.OK) failed = code; // the first one says why
           room.release();
         };
     long counted = System.nanoTime() + (long) (warm * 1e9);
