@@ -1,8 +1,8 @@
 """The log of a journal server: one for all its segments, with group commit.
 
 Everything here runs on the loop but what it hands to its two workers: the writer and the keeper.
-Puts of one loop turn leave together at its end: as one batch on the writer, or, when nothing else is
-outstanding and syncs are fast, right here, without a hop to a thread.
+Puts of one loop turn leave together at its end, large ones before: as one batch on the writer, or, when
+nothing else is outstanding and syncs are fast, right here, without a hop to a thread.
 
 Source: R16 to R18, R29; design.md section 6; docs/storage.md.
 """
@@ -63,7 +63,6 @@ class Log:
         self.batch_told: Callable[[], None] = lambda: None
         self._turn: list[Put] = []
         self._turn_bytes = 0
-        self._is_turn_due = False
         self._put_count = 0
         self._handed_count = 0
         self._done_count = 0
@@ -189,15 +188,14 @@ class Log:
         size = bytes_of(records)
         if size > self._config.extent_bytes:
             raise InvariantError(f"a put of {size} bytes does not fit into an extent")
+        if not self._turn:
+            self._loop.call_soon(self._end_turn)
         self._turn.append(Put(records, done, size))
         self._put_count += 1
         self.queued_bytes += size
         self._turn_bytes += size
         if self._turn_bytes > INLINE_BYTES_MAX:
             self._end_turn()  # the writer works on it while the rest of the turn is taken in
-        elif not self._is_turn_due:
-            self._is_turn_due = True
-            self._loop.call_soon(self._end_turn)
 
     def mark(self, stream: StreamId, segment: SegmentId, committed: Sequence) -> None:
         """Note a committed sequence; the next idle batch records it (R12, R17)."""
@@ -209,7 +207,6 @@ class Log:
             index.committed = max(committed, index.committed)
 
     def _end_turn(self) -> None:
-        self._is_turn_due = False
         puts, self._turn = self._turn, []
         self._turn_bytes = 0
         if not puts or self._error is not None:
@@ -223,9 +220,9 @@ class Log:
 
     def _may_inline(self) -> bool:
         """Whether the loop itself may commit this turn's puts, which are all that is queued."""
-        if not self._runtime.is_blocking or self._wal.sync_ms >= self._config.inline_sync_ms_max:
-            return False
-        return self.queued_bytes <= INLINE_BYTES_MAX and self._wal.has_room(self.queued_bytes)
+        is_fast = self._runtime.is_blocking and self._wal.sync_ms < self._config.inline_sync_ms_max
+        size = self.queued_bytes
+        return is_fast and size <= INLINE_BYTES_MAX and self._wal.has_room(size)
 
     def _commit_inline(self, puts: list[Put]) -> None:
         try:
@@ -277,8 +274,7 @@ class Log:
         """End the node; nothing more is acknowledged (R16)."""
         if self._error is None or isinstance(self._error, ClosedError):
             self._error = error
-            waiters = [waiter for _, waiter in self._waiters] + self._checkpoint_waiters
-            for waiter in waiters:
+            for waiter in [*(waiter for _, waiter in self._waiters), *self._checkpoint_waiters]:
                 if not waiter.done():
                     waiter.set_exception(error)
                     waiter.exception()  # seen: whoever waits raises it
@@ -361,8 +357,7 @@ class Log:
             self._wants_checkpoint = True
             return
         self._wants_checkpoint = False
-        plan = self._ledger.plan(self._beginning, self._wal.synced_to, self.snapshot())
-        self._plan = plan
+        self._plan = plan = self._ledger.plan(self._beginning, self._wal.synced_to, self.snapshot())
         self._jobs.put(lambda: self._write_checkpoint(plan))
 
     async def _write_checkpoint(self, plan: Plan) -> None:
@@ -378,15 +373,15 @@ class Log:
 
     def _checkpointed(self, plan: Plan | None) -> None:
         self._plan = None
-        self._wants_checkpoint |= plan is None  # there was no room: once more later
-        if plan is not None:
-            self._ledger.finished(plan)
-            if not self._wants_checkpoint:
-                _wake(self._checkpoint_waiters)
-        if self._wants_checkpoint and plan is not None:
-            self._start_checkpoint()
+        if plan is None:
+            self._wants_checkpoint = True  # there was no room: once more later
         else:
-            self._free_later()
+            self._ledger.finished(plan)
+            if self._wants_checkpoint:
+                self._start_checkpoint()
+                return
+            _wake(self._checkpoint_waiters)
+        self._free_later()
 
     async def checkpoint(self) -> None:
         """Write a checkpoint of what is durable now and wait for it."""
@@ -465,9 +460,9 @@ class Log:
             UnknownDataError: What was held there is damaged (R18).
         """
         found = self._cache.find(stream, segment, start, bytes_max, end)
-        if found is None:
-            found = await self._reader.read(stream, segment, start, bytes_max, end)
-        return found
+        if found is not None:
+            return found
+        return await self._reader.read(stream, segment, start, bytes_max, end)
 
     async def chain_at(self, stream: StreamId, segment: SegmentId, bound: Sequence) -> Chain | None:
         """Chain behind the durable frame that ends at `bound`; none if no frame ends there."""
@@ -500,7 +495,6 @@ class Log:
 
 
 def _wake(waiters: list[asyncio.Future[None]]) -> None:
-    for waiter in waiters:
-        if not waiter.done():
+    while waiters:
+        if not (waiter := waiters.pop(0)).done():
             waiter.set_result(None)
-    waiters.clear()
