@@ -56,7 +56,7 @@ ROW = SealedSegment(SEGMENT, 0, 4, 77, (Member("s1", 1), Member("s2", 1)), 2, "a
 
 def frame_record(first: int, count: int = 1, size: int = 20, committed: int = 0) -> FrameRecord:
     payloads = [bytes([first + i]) * size for i in range(count)]
-    frame = frames.build(STREAM, first, 1, 1000 + first, payloads)
+    frame = bytes(frames.build(STREAM, first, 1, 1000 + first, payloads))
     return FrameRecord(STREAM, SEGMENT, committed, first * 31, frames.parse(frame), frame)
 
 

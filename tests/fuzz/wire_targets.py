@@ -19,8 +19,8 @@ from lunalog.wire.room import Room
 STREAM = bytes(range(16))
 HELLO = Hello(1, 1, "", "client", "engine-1", b"\x11" * 16, b"\x22" * 16)
 WELCOME = Welcome(1, "c0ffee", "server", "s1")
-FRAME = frames.build(STREAM, 7, 3, 1_700_000_000_000_000, [b"one", b"", b"three"])
-BEHIND = frames.build(STREAM, 10, 4, 1_700_000_000_000_001, [bytes(200), b"x"])
+FRAME = bytes(frames.build(STREAM, 7, 3, 1_700_000_000_000_000, [b"one", b"", b"three"]))
+BEHIND = bytes(frames.build(STREAM, 10, 4, 1_700_000_000_000_001, [bytes(200), b"x"]))
 
 
 # ------------------------------------------------------------------------------- frames
