@@ -97,11 +97,3 @@ def test_whatever_ends_it_leaves_no_process(file, tmp_path, signum, moment):
     if signum == signal.SIGKILL:
         until(lambda: not named(tmp_path))
     assert named(tmp_path) == [], "it waits for all others"
-
-
-def test_a_file_that_is_not_there_or_empty_is_told(tmp_path):
-    child = start(tmp_path / "nothing", tmp_path)
-    out, _ = child.communicate(timeout=PATIENCE_S)
-    assert child.returncode == 1
-    assert b"error: " in out
-    assert b"Traceback" not in out
