@@ -270,7 +270,8 @@ def test_a_cluster_that_takes_nothing_more_ends_it_with_what_is_known(own):
     assert row["ended"] == "stalled"
     assert row["parts"][0]["done"] > 0
     assert row["parts"][0]["unanswered"] > 0
-    assert row["parts"][0]["latency_us"]["max"] >= 8_000_000, "they count with their wait"
+    # The first without an answer was due up to a 300th of a second after the last that has one.
+    assert row["parts"][0]["latency_us"]["max"] >= 7_900_000, "they count with their wait"
     assert "the cluster says: server s1 is lost" in row["notes"]
     assert row["verified"]["holds"] is not False
     assert b"nothing was acknowledged or read for 8 s" in err
