@@ -93,7 +93,8 @@ class AppendQueue:
         self.futures: list[asyncio.Future[int]] = []
         self.size = 0
         """Bytes of the batch being filled, lengths included."""
-        self.limit = config.batch_bytes_max
+        self._limit_max = min(config.batch_bytes_max, limits.PAYLOAD_BYTES_MAX)
+        self.limit = self._limit_max
         """From this size on an append must look closer: the batch or the queue is full, or over."""
         self.is_due = False
         """True while the batch will leave by itself."""
@@ -275,7 +276,7 @@ class AppendQueue:
         if self.error is not None:
             return  # it stays 0: whoever appends shall look closer, and be refused
         room = self._bytes_max - self._unacked_bytes
-        self.limit = self._batch_bytes_max if room > self._batch_bytes_max else max(room, 0)
+        self.limit = self._limit_max if room > self._limit_max else max(room, 0)
 
     # ------------------------------------------------------------------ back
 

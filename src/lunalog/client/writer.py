@@ -95,10 +95,8 @@ class StreamWriter:
         if payload.__class__ is not bytes:
             payload = as_payload(payload)
         size = len(payload) + EVENT_OVERHEAD_BYTES
-        if queue.is_idle and size < queue.limit:
-            return await queue.add_alone(
-                payload, size, expected
-            )  # no reason to wait for the turn's end
+        if queue.is_idle and size < queue.limit:  # no reason to wait for the turn's end
+            return await queue.add_alone(payload, size, expected)
         if queue.must_wait(size):
             check_size(len(payload))
             await queue.room(size)

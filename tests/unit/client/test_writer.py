@@ -65,6 +65,19 @@ async def test_what_does_not_fit_is_refused_before_it_is_sent(journal: Any) -> N
         assert writer.tail == 0
 
 
+async def test_an_event_past_the_limit_is_refused_however_large_batches_may_be() -> None:
+    config = ClientConfig(batch_bytes_max=limits.FRAME_BYTES_MAX - 4 * limits.KIB)
+    large = bytes(limits.PAYLOAD_BYTES_MAX + 1)
+    async with SingleWriteJournal.connect(next(NAMES), peer="engine", config=config) as made:
+        await made.create_stream("orders")
+        async with made.lead("orders") as writer:
+            with pytest.raises(PayloadTooLargeError, match="past the limit"):
+                await writer.append(large)
+            with pytest.raises(PayloadTooLargeError, match="past the limit"):
+                writer.append_soon(large)
+            assert await writer.append(large[1:]) == 0
+
+
 async def test_more_than_may_be_in_flight_is_refused_or_waits(journal: Any) -> None:
     payload = bytes(limits.PAYLOAD_BYTES_MAX)
     async with journal.lead("orders") as writer:
