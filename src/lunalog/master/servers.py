@@ -29,8 +29,8 @@ class Server:
     """One server: its durable record is in `Metadata.servers`, the rest is soft."""
 
     __slots__ = (
-        "append_bytes_per_s", "beat_at", "connection", "free_bytes", "is_lost", "member",
-        "pid", "position_at", "synced_position", "total_bytes", "trouble",
+        "append_bytes_per_s", "beat_at", "connection", "free_bytes", "has_adopted", "is_lost",
+        "member", "pid", "position_at", "synced_position", "total_bytes", "trouble",
     )  # fmt: skip
 
     def __init__(self, record: ServerRecord, now: float) -> None:
@@ -39,6 +39,8 @@ class Server:
         self.beat_at = now
         """Last sign of life; the master's start for one that has not come yet."""
         self.is_lost = False
+        self.has_adopted = False
+        """True once its incarnation is on its disk; else it may come back without ever knowing it."""
         self.synced_position = record.synced_position
         self.position_at = now
         self.free_bytes = 0
@@ -120,6 +122,7 @@ class Servers:
         if before is not None and before is not connection:
             before.close(NotActiveError(f"server {name!r} has registered again"))
         server.member = Member(name, record.incarnation)
+        server.has_adopted = request.incarnation == record.incarnation
         server.synced_position = request.synced_position
         server.beat_at = now
         server.is_lost = False
@@ -172,8 +175,8 @@ class Servers:
         server.append_bytes_per_s = beat.append_bytes_per_s
         server.trouble = beat.trouble[:64]
         server.synced_position = max(server.synced_position, beat.synced_position)
-        if server.is_lost:
-            server.is_lost = False
+        if server.is_lost or not server.has_adopted:
+            server.is_lost, server.has_adopted = False, True
             self.on_changed(name)
         if server.synced_position > known.synced_position and (
             now - server.position_at >= POSITION_EVERY_S
@@ -210,6 +213,7 @@ class Servers:
         return (
             server is not None
             and server.connection is not None
+            and server.has_adopted
             and not server.is_lost
             and not server.trouble
             and not self._metadata.servers[name].is_leaving

@@ -275,6 +275,7 @@ class Server:
 
     async def go_on(self) -> Server:
         await self.register()
+        await self.beat()
 
         async def beat_on() -> None:
             with contextlib.suppress(Exception):

@@ -14,14 +14,12 @@ from lunalog.errors import (
     DeadlineExceededError,
     FencedError,
     MetadataLostError,
-    NotActiveError,
     NotEnoughServersError,
     ServerUnavailableError,
     StreamExistsError,
     StreamNotFoundError,
     UsageError,
     WrongClusterError,
-    WrongIncarnationError,
 )
 from lunalog.master import SqliteStore, commands
 from lunalog.types import Policy, Promise, SegmentId
@@ -143,7 +141,7 @@ async def test_a_candidate_is_granted_an_epoch_and_opens_a_segment(started: Any)
     await client.stand(head.stream)
     head = await client.led(head.stream)
     assert (head.epoch, head.released) == (1, False)
-    proposal = await client.ask(Propose(head.stream, head.promise))
+    proposal = await client.ask(Propose(head.stream, head.promise, ()))
     assert {found.member for found in proposal.servers} == set(members)
     opened = (await client.ask(client.opens(head, members))).head
     assert opened.open.members == members
@@ -397,47 +395,6 @@ async def test_propose_excludes_and_says_how_many_are_missing(started: Any) -> N
 
 
 # ---------------------------------------------------------------- servers
-
-
-async def test_a_server_gets_a_new_incarnation_whenever_its_disk_may_not_be_what_it_was(
-    started: Any,
-) -> None:
-    server = started.quiet_server("s1")
-    assert await server.register() == 1
-    assert await server.register() == 1  # the same boot again: only the connection was lost
-    server.boot = 2
-    server.position = 1000
-    assert await server.register() == 1
-    await server.beat()
-    server.position = 999
-    assert await server.register() == 2  # the log ends below what it reported
-    server.position = 999
-    server.boot = 1
-    assert await server.register() == 3  # an older boot
-    assert await server.register(may_have_lost=True) == 4
-    server.incarnation = 0
-    assert await server.register() == 5  # an empty directory
-    server.incarnation = 2
-    assert await server.register() == 6  # an old image
-
-
-async def test_a_registration_that_was_overtaken_says_nothing_of_the_disk(started: Any) -> None:
-    """N3: the request of a process that died comes after its successor's."""
-    old, new = started.quiet_server("s1"), started.quiet_server("s1")
-    await old.connect()
-    new.boot = 2
-    assert await new.register() == 1
-    with pytest.raises(NotActiveError):
-        await old.register_here()
-    assert await new.register() == 1
-
-
-async def test_a_beat_of_another_incarnation_must_register_again(started: Any) -> None:
-    server = started.quiet_server("s1")
-    await server.register()
-    server.incarnation = 9
-    with pytest.raises(WrongIncarnationError):
-        await server.beat()
 
 
 async def test_a_server_that_falls_silent_is_lost_and_takes_no_segments(started: Any) -> None:
