@@ -25,7 +25,7 @@ class NetworkSettings:
             for each further loss, for all that stands behind it.
         fragment_rate: Share of reads that get only part of what is there.
         window_bytes: Least and most of what the kernels hold of one direction of a connection.
-        write_high_bytes: Where a transport asks its protocol to pause, unless told otherwise.
+        write_high_bytes: Where a transport asks its protocol to pause, at the latest.
         user_timeout_s: A connection whose bytes are not acknowledged for so long breaks (N5).
         connect_timeout_s: A dial that gets no answer fails after so long.
         refuse_rate: Share of dials refused for no reason (a full backlog).
@@ -53,6 +53,13 @@ class NetworkSettings:
         self.fragment_rate = chance.choice((0.0, 0.05, 0.5))
         self.window_bytes = chance.choice(((1024, 64 * 1024), (64 * 1024, 512 * 1024)))
         self.refuse_rate = chance.choice((0.0, 0.0, 0.05))
+        self.write_high_bytes = chance.choice((2 * 1024, 64 * 1024))
+
+    def suit(self, lease_s: float) -> None:
+        """Bound the delays so that heartbeats usually come within a lease: nobody could lead else."""
+        self.slow_s = min(self.slow_s, lease_s / 20)
+        self.retransmit_s = min(self.retransmit_s, lease_s / 10)
+        self.loss_rate = min(self.loss_rate, 0.02)
 
 
 class Link:

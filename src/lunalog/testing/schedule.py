@@ -1,7 +1,8 @@
 """One schedule: a cluster, a workload and faults, all drawn from one seed, and what the checkers say.
 
-First a storm of faults (safety: nothing may ever be wrong), then everything is healed and must
-converge (liveness): a leader, acknowledged appends, every reader at the end, every replica complete.
+First a storm of faults (safety: nothing may ever be wrong), then everything is healed, the network's
+delays fit the lease, and all must converge (liveness): a leader, acknowledged appends, every reader
+at the end, every replica complete.
 """
 
 from __future__ import annotations
@@ -109,6 +110,7 @@ class Schedule:
     async def converge(self) -> None:
         """With all healed: append, read everything, and look at every replica."""
         self.nemesis.heal()
+        self.simulation.network.settings.suit(self.cluster.master_config.lease_ms / 1000)
         healed = self.simulation.now
         for work in self.workload.streams:
             work.is_calm = True

@@ -151,7 +151,8 @@ class SimulatedTransport(asyncio.Transport):
             low = high // 4
         if not high >= low >= 0:
             raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        self._limits = (low, high)
+        bound = self.write_high_bytes
+        self._limits = (min(low, bound // 4), min(high, bound))
 
     def can_write_eof(self) -> bool:
         """Yes."""

@@ -222,9 +222,10 @@ def test_pausing_inside_a_burst_leaves_the_rest_of_it_undelivered(play):
 
 def test_a_sender_is_asked_to_pause_where_its_connection_wants_it(play):
     async def story(world):
+        world.simulation.network.settings.write_high_bytes = 4 * WRITE_HIGH_BYTES
         connection = await world.pair()
         world.accepted[0].pause_reading()
-        frame = frames.build(bytes(16), 0, 1, 0, [bytes(1 << 20)])
+        frame = frames.build(bytes(16), 0, 1, 0, [bytes(1 << 18)])
         paused = set()
         for slot in range(8):
             connection.send(codec.append_head(slot, 0, len(frame)), frame)
