@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from lunalog.client.batching import AppendQueue
+from lunalog.client.feeding import Feeding
 from lunalog.client.leader_calls import LeaderCalls, MasterCalls
 from lunalog.client.marks import Marks
 from lunalog.client.servers import ServerLinks
@@ -103,6 +104,7 @@ class Leadership:
         self._tasks = Tasks(runtime)
         self._old_set = OldSet(runtime, config, links, self._tasks, self)
         self._calls = LeaderCalls(runtime, config, links, master, watch, self._tasks, self)
+        self._feeding = Feeding(self.machine, self._handed, self._overtaken)
         self._slots: dict[SegmentId, SegmentSlots] = {}
         self._target: SegmentSlots | None = None
         self._writers: list[Any] = []
@@ -356,6 +358,17 @@ class Leadership:
         for connection in slots.connections:
             connection.send(mark)
 
+    def slot_paused(self, slot: MemberSlot) -> None:
+        """The connection to a replica has more to send than it likes."""
+        self._feeding.paused(slot)
+
+    def slot_drained(self, slot: MemberSlot) -> None:
+        """The connection to a replica takes more again."""
+        self._feeding.drained(slot)
+
+    def _overtaken(self, slot: MemberSlot) -> None:
+        self.feed(self.machine.overtaken, slot.segment, slot.replica, self._runtime.now())
+
     def slot_opened(self, slot: MemberSlot, opened: Opened) -> None:
         """A replica has the segment open, durably."""
         now = self._runtime.now()
@@ -387,23 +400,13 @@ class Leadership:
         slots.start()
 
     def _send_from(self, effect: effects.SendFrom) -> None:
-        """Send what a replica lacks, then the mark, and let it have every new frame."""
         slots = self._slots.get(effect.segment.id)
-        if slots is None:
-            return
-        connection = slots.slot_of(effect.replica).connection
-        if connection is None:
-            return
-        machine = self.machine
-        end = machine.boundary if effect.segment is machine.current else machine.tail
-        mark = machine.mark(effect.segment)
-        for frame in machine.outbox.between(effect.start, end):
-            connection.send(codec.append_head(slots.number, mark, len(frame)), frame)
-        if mark > effect.segment.first:
-            connection.send(codec.mark(slots.number, mark))
-        if self.queue is not None and effect.start < end:
+        if slots is not None:
+            self._feeding.begin(slots.slot_of(effect.replica), effect.start)
+
+    def _handed(self, end: Sequence) -> None:
+        if self.queue is not None:
             self.queue.handed = max(self.queue.handed, end)
-        slots.connections.append(connection)
 
     def _drop_set(self, effect: effects.DropSet) -> None:
         slots = self._slots.pop(effect.segment.id, None)

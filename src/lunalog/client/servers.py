@@ -37,6 +37,14 @@ class SlotOwner(Protocol):
         """Everything of the slot's segment below `end` is durable at the server."""
         ...
 
+    def on_paused(self) -> None:
+        """The connection has more to send than it likes."""
+        ...
+
+    def on_drained(self) -> None:
+        """The connection takes more again."""
+        ...
+
     def on_refused(self, error: LunalogError) -> None:
         """The server takes no more frames of this slot before it is opened again."""
         ...
@@ -95,6 +103,16 @@ class ServerLink(Handler):
                 connection.push(LeaderAnswer(message.token, 0, codec.failure_of(nobody)))
         else:
             super().on_push(connection, message)
+
+    def on_paused(self, connection: Connection) -> None:
+        """Tell all owners to send no more for now."""
+        for owner in self.slots.values():
+            owner.on_paused()
+
+    def on_drained(self, connection: Connection) -> None:
+        """Tell all owners that they may go on."""
+        for owner in list(self.slots.values()):
+            owner.on_drained()
 
     def on_closed(self, connection: Connection, error: LunalogError) -> None:
         """Tell all owners that their slots are gone."""

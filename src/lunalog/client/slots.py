@@ -40,6 +40,14 @@ class SlotEvents(Protocol):
         """A member holds everything below `end`."""
         ...
 
+    def slot_paused(self, slot: MemberSlot) -> None:
+        """The connection to a member has more to send than it likes."""
+        ...
+
+    def slot_drained(self, slot: MemberSlot) -> None:
+        """The connection to a member takes more again."""
+        ...
+
 
 class MemberSlot:
     """One member of one segment."""
@@ -50,6 +58,8 @@ class MemberSlot:
         self.replica = replica
         self.connection: Connection | None = None
         """The one that the slot is open on."""
+        self.lacks: Sequence | None = None
+        """What its connection gets next, while it gets older frames than the new ones."""
         self.is_dropped = False
         self._task: asyncio.Task[None] | None = None
 
@@ -104,6 +114,16 @@ class MemberSlot:
         if self.connection is not None:
             self.slots.events.slot_acked(self, end)
 
+    def on_paused(self) -> None:
+        """The connection has more to send than it likes."""
+        if self.connection is not None:
+            self.slots.events.slot_paused(self)
+
+    def on_drained(self) -> None:
+        """The connection takes more again."""
+        if self.connection is not None:
+            self.slots.events.slot_drained(self)
+
     def on_refused(self, error: LunalogError) -> None:
         """The member takes no more frames before the slot is opened again."""
         self._close()
@@ -119,6 +139,7 @@ class MemberSlot:
 
     def _close(self) -> None:
         connection, self.connection = self.connection, None
+        self.lacks = None
         if connection is not None and connection in self.slots.connections:
             self.slots.connections.remove(connection)
 

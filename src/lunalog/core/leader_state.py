@@ -142,6 +142,10 @@ class LeaderState(abc.ABC):
         """End of what is sent on `current`: while rolling, later frames go ahead (R11)."""
         return self.tail if self.next is None else self.next.first
 
+    def sent(self, segment: SegmentReplication) -> Sequence:
+        """End of what is sent on `segment`, one of `current` and `next`."""
+        return self.boundary if segment is self.current else self.tail
+
     def mark(self, segment: SegmentReplication) -> Sequence:
         """The committed sequence that may be told on `segment`: frozen until the head names it."""
         return self.committed if segment is self.current else segment.first
@@ -185,6 +189,13 @@ class LeaderState(abc.ABC):
         out = [SendFrom(segment, replica, end)]
         self._commit()
         return self._settle(out, now)
+
+    def overtaken(self, segment: SegmentReplication, replica: Replica, now: float) -> list[Effect]:
+        """A member takes so little that frames it lacks are not kept any more."""
+        replica.is_behind = True
+        replica.is_open = False
+        replica.away_at = now
+        return self._settle([], now)
 
     def away(self, segment: SegmentReplication, replica: Replica, now: float) -> list[Effect]:
         """The connection to a member is lost; the driver opens it again."""

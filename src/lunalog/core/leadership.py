@@ -210,7 +210,7 @@ class LeaderMachine(LeaderState):
             if not self._is_attempt_stuck(attempt, now):
                 return []
             if self._servers is None:
-                return self._propose(unreachable(attempt), now)
+                return self._propose(unreachable(attempt, self._rolls.patience), now)
             self._attempt_s = min(2 * self._attempt_s, ATTEMPT_S_MAX)
         elif self._servers is None:
             return self._propose((), now)
@@ -237,12 +237,13 @@ class LeaderMachine(LeaderState):
         ahead = self.next
         if ahead is None:
             return self._rolls.need(current, self.head.policy, now)
+        ticks = self._rolls.patience
         is_short = current.bound is not None and current.held < current.bound
-        if is_short and answering(current) < current.ack_quorum:
-            exclude = {*unreachable(current), *unreachable(ahead)}
+        if is_short and answering(current, ticks) < current.ack_quorum:
+            exclude = {*unreachable(current, ticks), *unreachable(ahead, ticks)}
             return RollNeed(True, "server", tuple(sorted(exclude)))
-        if answering(ahead) < ahead.ack_quorum and self._is_attempt_stuck(ahead, now):
-            return RollNeed(True, self._reason, unreachable(ahead))
+        if answering(ahead, ticks) < ahead.ack_quorum and self._is_attempt_stuck(ahead, now):
+            return RollNeed(True, self._reason, unreachable(ahead, ticks))
         return None
 
     def _consider_roll(self, now: float) -> list[Effect]:
@@ -265,7 +266,7 @@ class LeaderMachine(LeaderState):
             self._rolls.futile(now)
             self._propose_at = now + self._propose_retry_s
             return []
-        self._rolls.rolled(now)
+        self._rolls.rolled(now, is_silent=need.is_urgent and current.working >= current.ack_quorum)
         self._reason = need.reason
         boundary = self.committed if need.is_urgent else self.tail
         current.bind(boundary)
@@ -445,7 +446,7 @@ class LeaderMachine(LeaderState):
         self.is_timing_due = True
         for segment in (self.current, self.next):
             if segment is not None:
-                self._rolls.tick(segment, self.boundary if segment is self.current else self.tail)
+                self._rolls.tick(segment, self.sent(segment), now)
         self._takeover.tick(now)
         age_s = self.head.policy.segment_age_s
         if self.current is not None and now - self._opened_at >= age_s:
@@ -460,7 +461,7 @@ class LeaderMachine(LeaderState):
         """R15, N2: who cannot open its segment or reach A for long lets somebody else try."""
         target = self.target
         is_moving = self.phase is Phase.LEADING and (
-            target is not None and answering(target) >= target.ack_quorum
+            target is not None and answering(target, self._rolls.patience) >= target.ack_quorum
         )
         if is_moving or self.seal is not None:
             self._healthy_at = now

@@ -6,7 +6,10 @@ replica that comes back can be compared before anything more is sent to it.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
+from itertools import islice
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -32,6 +35,9 @@ class SentFrame(NamedTuple):
     chain: Chain
     """Behind the frame."""
     frame: Frame
+
+
+_end_of = attrgetter("end")
 
 
 class Outbox:
@@ -84,15 +90,15 @@ class Outbox:
                 return kept.chain if kept.end == sequence else None
         return None
 
-    def between(self, start: Sequence, end: Sequence) -> list[Frame]:
-        """Return the frames of `[start, end)`, in order."""
-        found: list[Frame] = []
-        for kept in reversed(self._frames):
-            if kept.end <= start:
+    def between(self, start: Sequence, end: Sequence, bytes_max: int) -> list[SentFrame]:
+        """Return the first frames of `[start, end)`, in order: up to `bytes_max`, one at least."""
+        found: list[SentFrame] = []
+        at = bisect_right(self._frames, start, key=_end_of)
+        for kept in islice(self._frames, at, None):
+            if kept.end > end or bytes_max <= 0:
                 break
-            if kept.end <= end:
-                found.append(kept.frame)
-        found.reverse()
+            found.append(kept)
+            bytes_max -= len(kept.frame)
         return found
 
     def trim(self, floor: Sequence, committed: Sequence) -> None:

@@ -11,13 +11,17 @@ from typing import NamedTuple
 
 import msgspec
 
-from lunalog.core.replication import Replica, SegmentReplication
+from lunalog.core.replication import SegmentReplication
 from lunalog.types import Policy, Sequence
 
 STALL_TICKS = 4
 """A member that owes acks and sends none for so many ticks does not answer."""
-SLOW_TICKS = 16
-"""... and after so many it is rolled away from although A others answer."""
+PATIENCE_TICKS_MAX = 64
+"""... once rolls away from silent members have come one after another (trap 50)."""
+CALM_S = 60.0
+"""Without such a roll patience is halved."""
+SLOW_FACTOR = 4
+"""A member that is silent for so many times the patience is left although A others answer."""
 AWAY_S = 0.5
 """A planned roll leaves a lost member this long to come back."""
 SLOW_EVERY_S = 60.0
@@ -49,18 +53,13 @@ class RollNeed(NamedTuple):
     exclude: tuple[str, ...]
 
 
-def answers(replica: Replica) -> bool:
-    """True if the member's acks still come."""
-    return replica.is_working and replica.idle_ticks < STALL_TICKS
+def answering(segment: SegmentReplication, patience: int) -> int:
+    """How many members' acks still come: none was late by so many ticks."""
+    return sum(r.is_working and r.idle_ticks < patience for r in segment.replicas)
 
 
-def answering(segment: SegmentReplication) -> int:
-    """How many members answer."""
-    return sum(map(answers, segment.replicas))
-
-
-def unreachable(segment: SegmentReplication, ticks: int = STALL_TICKS) -> tuple[str, ...]:
-    """Names of members that a new set should not have, slow for so many ticks or away.
+def unreachable(segment: SegmentReplication, ticks: int) -> tuple[str, ...]:
+    """Names of members that a new set should not have, silent for so many ticks or away.
 
     A member that waits for its next segment is not among them, nor one under a new incarnation.
     """
@@ -72,7 +71,12 @@ def unreachable(segment: SegmentReplication, ticks: int = STALL_TICKS) -> tuple[
 
 
 class RollWatch:
-    """Notice that a roll is due."""
+    """Notice that a roll is due.
+
+    A member that is silent may be slow: leaving it sends everything again that is not committed, to
+    others on the same network.  So patience doubles with each roll for silence alone, and whenever
+    an ack comes after all from one without whom no ack quorum answered.
+    """
 
     def __init__(self, settings: LeaderSettings) -> None:
         self._settings = settings
@@ -80,29 +84,38 @@ class RollWatch:
         self._leaving_slow = False
         self._slow_at = 0.0
         self._slow_rolls = 0
+        self._silent_at = 0.0
+        self.patience = STALL_TICKS
+        """Ticks of silence after which a member does not answer."""
         self.planned_at = 0.0
         """No planned roll before this time."""
         self.wanted = ""
         """A reason from outside: size, age, or what the master wishes."""
 
-    def tick(self, segment: SegmentReplication, written: Sequence) -> None:
+    def tick(self, segment: SegmentReplication, written: Sequence, now: float) -> None:
         """Look whether every member that owes acks for what was `written` has sent some."""
+        was_short = answering(segment, self.patience) < segment.ack_quorum
+        was_wrong = False
         for replica in segment.replicas:
             if replica.matched != replica.seen or replica.matched >= written:
+                was_wrong |= was_short and replica.idle_ticks >= self.patience
                 replica.seen = replica.matched
                 replica.idle_ticks = 0
             elif replica.is_open:
                 replica.idle_ticks += 1
+        if was_wrong:
+            self._be_patient(now)
 
     def need(self, segment: SegmentReplication, policy: Policy, now: float) -> RollNeed | None:
         """Return why to roll now, if there is a reason."""
         self._leaving_slow = False
-        if answering(segment) < segment.ack_quorum:
-            return RollNeed(True, "server", unreachable(segment))
+        self._calm(now)
+        if answering(segment, self.patience) < segment.ack_quorum:
+            return RollNeed(True, "server", unreachable(segment, self.patience))
         if now < self.planned_at:
             return None
         reason = self._planned(segment, policy, now)
-        exclude = unreachable(segment, SLOW_TICKS)
+        exclude = unreachable(segment, self._slow_ticks)
         if reason:
             return RollNeed(False, reason, exclude)
         slow = segment.pace.slow if segment.pace is not None and now >= self._slow_at else ""
@@ -113,7 +126,7 @@ class RollWatch:
 
     def _planned(self, segment: SegmentReplication, policy: Policy, now: float) -> str:
         for replica in segment.replicas:
-            if replica.failure is not None or replica.idle_ticks >= SLOW_TICKS:
+            if replica.failure is not None or replica.idle_ticks >= self._slow_ticks:
                 return "server"
             if not replica.is_open and now - replica.away_at >= AWAY_S:
                 return "lagging" if replica.is_behind else "server"
@@ -122,8 +135,23 @@ class RollWatch:
             return "policy" if members >= policy.replicas else "short"
         return self.wanted
 
-    def rolled(self, now: float) -> None:
-        """A roll began."""
+    @property
+    def _slow_ticks(self) -> int:
+        return SLOW_FACTOR * self.patience
+
+    def _be_patient(self, now: float) -> None:
+        self.patience = min(2 * self.patience, PATIENCE_TICKS_MAX)
+        self._silent_at = now
+
+    def _calm(self, now: float) -> None:
+        while self.patience > STALL_TICKS and now - self._silent_at >= CALM_S:
+            self.patience //= 2
+            self._silent_at += CALM_S
+
+    def rolled(self, now: float, *, is_silent: bool = False) -> None:
+        """A roll began; `is_silent` if A members can be reached and do not answer."""
+        if is_silent:
+            self._be_patient(now)
         self._rest(now)
         self._futile = 0
         self.wanted = ""

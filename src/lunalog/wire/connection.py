@@ -37,7 +37,7 @@ BUFFER_BYTES_MIN: Final = 16 * limits.KIB
 BUFFER_BYTES_MAX: Final = 2 * limits.MIB
 """A receive buffer grows to this while reads fill it, beyond only for one large message."""
 HANDSHAKES: Final = (Kind.HELLO, Kind.WELCOME)
-WRITE_HIGH_BYTES: Final = 4 * limits.MIB
+WRITE_HIGH_BYTES: Final = limits.MIB
 """Where the transport asks us to pause."""
 
 
@@ -246,10 +246,15 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """The transport has enough."""
         self._is_paused = True
+        self.handler.on_paused(self)
 
     def resume_writing(self) -> None:
         """The transport takes more."""
+        if not self._is_paused:
+            return
         self._is_paused = False
+        if self.closed_by is None:
+            self.handler.on_drained(self)
         drained, self._drained = self._drained, []
         for waiter in drained:
             if not waiter.done():

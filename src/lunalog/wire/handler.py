@@ -24,6 +24,12 @@ class Handler:
     def on_closed(self, connection: Connection, error: LunalogError) -> None:
         """The connection is gone; nothing more will arrive."""
 
+    def on_paused(self, connection: Connection) -> None:
+        """The connection has more to send than it likes; what is sent all the same waits in memory."""
+
+    def on_drained(self, connection: Connection) -> None:
+        """The connection takes more again."""
+
     def on_request(self, connection: Connection, request: int, message: Message) -> None:
         """A request came: call `connection.reply` or `connection.fail` with `request`, now or later."""
         raise PeerError(f"unexpected request {type(message).__name__}")

@@ -91,6 +91,12 @@ class Events:
     def slot_acked(self, slot: Any, end: int) -> None:
         self.told.append(f"acked {end}")
 
+    def slot_paused(self, slot: Any) -> None:
+        self.told.append("paused")
+
+    def slot_drained(self, slot: Any) -> None:
+        self.told.append("drained")
+
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,6 +193,20 @@ async def test_acks_count_while_the_slot_is_open_and_a_lost_one_is_opened_again(
     assert found.connections == []
     await turns()
     assert events.told[-1] == "opened"
+
+
+async def test_a_slot_hears_when_its_connection_takes_no_more_and_when_it_does() -> None:
+    wire = Wire(Opened(0, 0))
+    events, links, found = await opening(wire)
+    connection: Any = wire
+    link = link_of(links)
+    link.on_paused(connection)
+    link.on_drained(connection)
+    assert events.told == ["opened", "paused", "drained"]
+    found.members[0].connection = None  # not open yet: there is nothing to hold back
+    link.on_paused(connection)
+    link.on_drained(connection)
+    assert events.told == ["opened", "paused", "drained"]
 
 
 async def test_a_refusal_while_open_is_told_and_opened_again_unless_it_is_final() -> None:

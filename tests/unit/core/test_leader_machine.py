@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
 import pytest
+from tests.unit.core.leaders import (
+    ME,
+    OTHER,
+    SET,
+    SETTINGS,
+    A,
+    B,
+    C,
+    D,
+    ack,
+    append,
+    ended,
+    kinds,
+    leading,
+    machine,
+    old_segment,
+    only,
+    open_all,
+    replace,
+    sealed,
+)
 
 from lunalog.core import chain as chains
 from lunalog.core import effects as fx
@@ -21,7 +41,7 @@ from lunalog.core.leadership import (
 from lunalog.core.outbox import CopiedFrame
 from lunalog.core.pace import LATE_FRAMES
 from lunalog.core.recovery import FenceAnswer
-from lunalog.core.rolling import SLOW_EVERY_S, LeaderSettings
+from lunalog.core.rolling import AWAY_S, SLOW_EVERY_S
 from lunalog.errors import (
     ConflictError,
     FencedError,
@@ -41,100 +61,9 @@ from lunalog.errors import (
 )
 from lunalog.types import (
     Member,
-    OpenSegment,
-    Peer,
     Policy,
     SegmentId,
-    StreamHead,
 )
-
-T = TypeVar("T")
-ME, OTHER = Peer("me", b"m" * 16), Peer("other", b"o" * 16)
-A, B, C, D = (Member(name, 1) for name in "abcd")
-SET = (A, B, C)
-SETTINGS = LeaderSettings()
-replace = msgspec.structs.replace
-
-
-def head(**more: Any) -> StreamHead:
-    fields: dict[str, Any] = {"version": 5, "epoch": 3, "leader": ME, "released": False}
-    return StreamHead("orders", b"s" * 16, Policy(), **(fields | more))
-
-
-def old_segment(first: int = 0) -> OpenSegment:
-    return OpenSegment(SegmentId(2, 0), first, 0, SET, 2)
-
-
-def only(kind: type[T], effects: list[Any]) -> T:
-    found = [effect for effect in effects if isinstance(effect, kind)]
-    assert len(found) == 1, effects
-    return found[0]
-
-
-def kinds(effects: list[Any]) -> list[str]:
-    return [type(effect).__name__ for effect in effects]
-
-
-def machine(**more: Any) -> LeaderMachine:
-    return LeaderMachine(head(**more), ME, SETTINGS)
-
-
-def open_all(m: LeaderMachine, now: float = 0.0) -> list[Any]:
-    """Every member of the next segment says that it has it open, with all before it."""
-    assert m.next is not None
-    out: list[Any] = []
-    ahead = m.next
-    for replica in ahead.replicas:
-        out += m.opened(ahead, replica, ahead.first, ahead.chain, now)
-    return out
-
-
-def sealed(m: LeaderMachine, now: float = 0.0) -> list[Any]:
-    """The master has applied the transaction that was sent."""
-    seal = m.seal
-    assert seal is not None
-    seen = replace(
-        m.head,
-        version=m.head.version + 1,
-        open=seal.open,
-        next=seal.next,
-        chain=seal.chain,
-        released=seal.release,
-    )
-    return m.head_seen(seen, now)
-
-
-def leading(**more: Any) -> LeaderMachine:
-    m = machine(**more)
-    only(fx.ProposeSet, m.start(0.0))
-    only(fx.OpenSet, m.proposed(SET, 0.0))
-    only(fx.Seal, open_all(m))
-    only(fx.Led, sealed(m))
-    assert m.phase is Phase.LEADING
-    return m
-
-
-def append(m: LeaderMachine, count: int = 1, size: int = 10) -> None:
-    m.appended(m.tail, count, 7, bytes(size))
-
-
-def ack(m: LeaderMachine, *members: Member, end: int | None = None, now: float = 0.0) -> list[Any]:
-    assert m.current is not None
-    out: list[Any] = []
-    for replica in m.current.replicas:
-        if replica.member in members:
-            m.current.accepted(replica, m.tail if end is None else end, m.tail)
-            out += m.moved(m.current, now)
-    return out
-
-
-def ended(m: LeaderMachine, effects: list[Any]) -> tuple[LunalogError, bool]:
-    assert m.phase is Phase.ENDED
-    assert m.next_tick is None
-    end = only(fx.Ended, effects)
-    assert m.error is end.error
-    return end.error, end.is_release_due
-
 
 # ------------------------------------------------------------------ its beginning
 
@@ -353,6 +282,43 @@ def test_r11_who_lacks_frames_that_are_gone_waits_for_the_next_segment() -> None
     assert replica.is_behind
     assert not replica.is_open
     assert "c#1:0 behind" in repr(replica)
+
+
+def test_r11_who_takes_too_little_is_left_as_who_lacks_frames_is() -> None:
+    m = leading()
+    append(m)
+    ack(m, A, B)
+    assert m.current is not None
+    replica = m.current.replicas[2]
+    assert m.overtaken(m.current, replica, 100.0) == []
+    assert replica.is_behind
+    assert not replica.is_open
+    proposal = only(fx.ProposeSet, m.tick(100.0 + AWAY_S))
+    assert not proposal.is_needed
+    only(fx.OpenSet, m.proposed(SET, 100.0 + AWAY_S))
+    ack(m, A, B)
+    only(fx.Seal, open_all(m, 101.0))
+    assert m.seal is not None
+    assert m.seal.reason == "lagging"
+
+
+def test_r11_members_that_are_silent_are_left_later_each_time() -> None:
+    """Trap 50: they may be no slower than those that come next."""
+    m, now = leading(), 10.0
+    append(m)
+    taken = []
+    others = (D, Member("e", 1), Member("f", 1))
+    for servers in (others, SET, others):
+        ticks = 1
+        while not (out := [e for e in m.tick(now) if isinstance(e, fx.ProposeSet)]):
+            ticks += 1
+            now += 0.01
+        assert out[0].is_needed
+        taken.append(ticks)
+        only(fx.OpenSet, m.proposed(servers, now))
+        only(fx.Seal, open_all(m, now))
+        sealed(m, now)
+    assert taken == [4, 8, 16]
 
 
 @pytest.mark.parametrize(("end", "chain"), [(2, 0), (1, 123)], ids=["too far", "other bytes"])

@@ -41,10 +41,17 @@ def test_the_chain_is_known_between_kept_frames_only() -> None:
 
 def test_the_frames_of_a_range_come_in_order() -> None:
     outbox = filled()
-    assert outbox.between(10, 16) == [b"%10d" % first for first in (10, 12, 13)]
-    assert outbox.between(12, 13) == [b"%10d" % 12]
-    assert outbox.between(12, 15) == [b"%10d" % 12]
-    assert outbox.between(16, 16) == []
+
+    def firsts(start: int, end: int, bytes_max: int = 1000) -> list[int]:
+        return [int(kept.frame) for kept in outbox.between(start, end, bytes_max)]
+
+    assert firsts(10, 16) == [10, 12, 13]
+    assert firsts(12, 13) == [12]
+    assert firsts(12, 15) == [12]
+    assert firsts(16, 16) == []
+    assert firsts(10, 16, 20) == firsts(10, 16, 11) == [10, 12]
+    assert firsts(10, 16, 1) == [10], "one at least"
+    assert [kept.end for kept in outbox.between(10, 16, 20)] == [12, 13]
 
 
 def test_what_all_hold_goes_and_of_the_committed_what_is_too_much() -> None:

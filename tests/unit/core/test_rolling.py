@@ -7,7 +7,16 @@ from collections.abc import Callable
 import pytest
 
 from lunalog.core.replication import SegmentReplication
-from lunalog.core.rolling import AWAY_S, SLOW_TICKS, LeaderSettings, RollNeed, RollWatch
+from lunalog.core.rolling import (
+    AWAY_S,
+    CALM_S,
+    PATIENCE_TICKS_MAX,
+    SLOW_FACTOR,
+    STALL_TICKS,
+    LeaderSettings,
+    RollNeed,
+    RollWatch,
+)
 from lunalog.errors import ServerUnavailableError
 from lunalog.types import Member, OpenSegment, Policy, SegmentId
 
@@ -37,7 +46,7 @@ def _failed(found: SegmentReplication) -> None:
 
 
 def _slow(found: SegmentReplication) -> None:
-    found.replicas[0].idle_ticks = SLOW_TICKS
+    found.replicas[0].idle_ticks = SLOW_FACTOR * STALL_TICKS
 
 
 def _away(found: SegmentReplication) -> None:
@@ -91,3 +100,53 @@ def test_r11_a_set_that_cannot_ack_is_left_at_once() -> None:
     for replica in found.replicas[:2]:
         replica.is_open = False
     assert need(found) == (True, "server", ("a", "b"))
+
+
+def silent(found: SegmentReplication, ticks: int) -> None:
+    """Two members owe acks and have sent none."""
+    for replica in found.replicas[:2]:
+        replica.idle_ticks = ticks
+
+
+def test_r11_each_roll_for_silence_alone_makes_the_next_one_wait_twice_as_long() -> None:
+    """Trap 50: what is slow is not mended by sending everything again."""
+    rolls, found = RollWatch(LeaderSettings()), whole()
+    patience = STALL_TICKS
+    while patience < PATIENCE_TICKS_MAX:
+        silent(found, patience - 1)
+        assert rolls.need(found, POLICY, NOW) is None
+        silent(found, patience)
+        assert rolls.need(found, POLICY, NOW) == (True, "server", ("a", "b"))
+        rolls.rolled(NOW, is_silent=True)
+        patience *= 2
+        assert rolls.patience == patience
+    rolls.rolled(NOW, is_silent=True)
+    assert rolls.patience == PATIENCE_TICKS_MAX
+    rolls.rolled(NOW)  # away from members that are lost
+    assert rolls.patience == PATIENCE_TICKS_MAX
+
+
+def test_r11_patience_goes_when_the_network_is_calm() -> None:
+    rolls, found = RollWatch(LeaderSettings()), whole()
+    for _ in range(3):
+        rolls.rolled(NOW, is_silent=True)
+    for after, patience in ((0.9, 8), (1.0, 4), (2.5, 2), (3.0, 1), (30.0, 1)):
+        rolls.need(found, POLICY, NOW + after * CALM_S)
+        assert rolls.patience == patience * STALL_TICKS
+
+
+def test_r11_an_ack_that_comes_after_all_shows_that_patience_was_too_short() -> None:
+    rolls, found = RollWatch(LeaderSettings()), whole()
+    silent(found, STALL_TICKS)
+    found.replicas[0].matched = 5
+    rolls.tick(found, 9, NOW)
+    assert rolls.patience == 2 * STALL_TICKS
+    assert [replica.idle_ticks for replica in found.replicas] == [0, STALL_TICKS + 1, 1]
+
+
+def test_r11_a_late_ack_that_nobody_waited_for_shows_nothing() -> None:
+    rolls, found = RollWatch(LeaderSettings()), whole()
+    found.replicas[0].idle_ticks = STALL_TICKS
+    found.replicas[0].matched = 5
+    rolls.tick(found, 9, NOW)
+    assert rolls.patience == STALL_TICKS

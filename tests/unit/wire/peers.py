@@ -32,6 +32,12 @@ class Recorder(Handler):
     def on_closed(self, connection: Connection, error: LunalogError) -> None:
         self.seen.append(("closed", type(error), str(error)))
 
+    def on_paused(self, connection: Connection) -> None:
+        self.seen.append(("paused",))
+
+    def on_drained(self, connection: Connection) -> None:
+        self.seen.append(("drained",))
+
     def on_request(self, connection: Connection, request: int, message: Message) -> None:
         self.seen.append(("request", request, message))
         self.answer(connection, request, message)

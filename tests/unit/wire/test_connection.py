@@ -561,6 +561,28 @@ def test_who_waits_for_room_goes_on_when_the_peer_reads_again():
     play(story)
 
 
+@pytest.mark.parametrize("ends", [False, True], ids=["it drains", "it ends"])
+def test_a_handler_hears_when_its_connection_has_enough_and_when_it_takes_more(ends):
+    async def story(world: World) -> None:
+        mine = Recorder()
+        ours = await world.pair(mine)
+        theirs = world.accepted[0]
+        theirs.pause_reading()
+        while not ours.is_paused:
+            ours.send(codec.append_head(1, 0, 1 << 20), bytes(1 << 20))
+            await asyncio.sleep(0.01)
+        assert mine.seen[-1] == ("paused",)
+        if ends:
+            ours.abort()
+            assert [entry[0] for entry in mine.seen[-2:]] == ["paused", "closed"]
+        else:
+            theirs.resume_reading()
+            await asyncio.sleep(5)
+            assert mine.seen[-1] == ("drained",)
+
+    play(story)
+
+
 def test_who_waits_for_room_on_a_connection_that_ends_waits_no_more():
     async def story(world: World) -> None:
         ours = await world.pair()
