@@ -1,8 +1,9 @@
 """Fuzz targets for a while: `python -m tests.fuzz.run [--seconds 60] [--target NAME] [--keep]`.
 
-Each target runs in a process of its own, from the inputs kept in `corpus/NAME` and its valid ones.  An
-input that breaks a property is saved there as `crash-…`, where the test suite replays it from then on.
-With `--keep`, inputs that reach new lines are added, the smallest first.
+Each target runs in a process of its own, as many at a time as there are processors, from the inputs
+kept in `corpus/NAME` and its valid ones.  An input that breaks a property is saved there as `crash-…`,
+where the test suite replays it from then on.  With `--keep`, inputs that reach new lines are added,
+the smallest first.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,11 +139,25 @@ def report(target: Target, result: Result, kept_now: int) -> str:
     )
 
 
+def told(target: Target, result: Result, options: argparse.Namespace) -> bool:
+    """Say what came of one target; true if it is sound."""
+    kept_now = keep(target, result.found) if options.keep else 0
+    print(report(target, result, kept_now), flush=True)
+    if result.crash is not None:
+        path = save(target, "crash-", result.crash)
+        print(f"{result.trouble}\nsaved as {path}")
+        print("the test suite replays it: pytest tests/fuzz/test_corpus.py")
+    if result.executions == 0:
+        print(f"{target.name}: nothing was executed")
+    return result.crash is None and result.executions > 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=60, help="of each target")
     parser.add_argument("--target", default="", help="one only")
     parser.add_argument("--seed", type=int, default=0, help="0: another one each time")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="targets at a time")
     parser.add_argument("--keep", action="store_true", help="add to the corpus")
     options = parser.parse_args()
     if not is_there():
@@ -153,19 +169,15 @@ def main() -> int:
     if options.target and options.target not in {**TARGETS, **CANARIES}:
         print(f"no target {options.target!r}: there are {', '.join(sorted(TARGETS))}")
         return 2
-    failed = 0
-    for name in wanted:
-        target = {**TARGETS, **CANARIES}[name]
-        result = fuzz(target, seconds=options.seconds, seed=options.seed)
-        kept_now = keep(target, result.found) if options.keep else 0
-        print(report(target, result, kept_now), flush=True)
-        if result.crash is not None:
-            path = save(target, "crash-", result.crash)
-            print(f"{result.trouble}\nsaved as {path}")
-            print("the test suite replays it: pytest tests/fuzz/test_corpus.py")
-        if result.executions == 0:
-            print(f"{name}: nothing was executed")
-        failed += result.crash is not None or result.executions == 0
+    targets = [{**TARGETS, **CANARIES}[name] for name in wanted]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        results = pool.map(
+            lambda target: fuzz(target, seconds=options.seconds, seed=options.seed), targets
+        )
+        failed = sum(
+            not told(target, result, options)
+            for target, result in zip(targets, results, strict=True)
+        )
     return 1 if failed else 0
 
 
