@@ -123,7 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = exits.report(error, verbose=settings.verbose, as_json=settings.is_json)
     with contextlib.suppress(OSError, AttributeError):  # none, if it was closed from the beginning
         sys.stderr.flush()
-    if code == exits.BROKEN_PIPE:
+    try:
+        sys.stdout.flush()
+    except OSError:
         _drop_stdout()
     return code
 
@@ -139,7 +141,7 @@ def _invoke(arguments: Sequence[str] | None, settings: Settings) -> int:
 
 
 def _drop_stdout() -> None:
-    """Keep the interpreter from complaining about a pipe that nobody reads."""
+    """Keep the interpreter from complaining about output that nobody takes."""
     with contextlib.suppress(OSError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())

@@ -307,3 +307,26 @@ def test_dev_lives_where_the_desktop_keeps_data(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_DATA_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert default_directory() == tmp_path / "home" / ".local" / "share" / "lunalog" / "dev"
+
+
+@pytest.mark.parametrize(
+    ("closed", "code", "told"),
+    [
+        ("<&-", 0, ""),
+        ("2>&-", 0, ""),
+        (">&-", 1, "error: this command: Bad file descriptor\n"),
+        ("<&- >&- 2>&-", 1, ""),
+    ],
+)
+def test_closed_standard_streams_are_no_room_for_sockets(closed, code, told):
+    """uvloop aborts a process that closes a socket with one of their numbers."""
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -m lunalog --cluster memory://closed ls {closed}', sys.executable],
+        env=unmeasured(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert (done.returncode, done.stderr) == (code, told)
