@@ -16,7 +16,7 @@ from lunalog.errors import AvailabilityError
 
 if TYPE_CHECKING:
     from lunalog.client.journal import SingleWriteJournal
-    from lunalog.types import StreamDescription
+    from lunalog.types import StreamDescription, StreamHead
 
 COMMITTED_S = 1.0
 """How long `info` waits for a leader to tell the end of its stream."""
@@ -40,11 +40,14 @@ def create_command(
     policy = {"replicas": replicas, "ack_quorum": ack_quorum}
     chosen: Any = {key: value for key, value in policy.items() if value is not None}
 
-    async def question(journal: SingleWriteJournal) -> None:
-        await journal.create_stream(stream, exist_ok=exist_ok, **chosen)
+    async def question(journal: SingleWriteJournal) -> StreamHead:
+        return await journal.create_stream(stream, exist_ok=exist_ok, **chosen)
 
-    ask(settings, f"create {stream}", question)
-    note(f"created {stream}")
+    head = ask(settings, f"create {stream}", question)
+    if exist_ok:  # the master does not tell whether it made one, and an older one keeps its copies
+        note(f"{stream} is there, copies {_copies(head)}")
+    else:
+        note(f"created {stream}")
 
 
 @click.command("ls")
@@ -69,8 +72,12 @@ def _summary(head: Any) -> dict[str, Any]:
         "leader": head.leader.name if leads else None,
         "epoch": head.epoch,
         "start": head.truncated_before,
-        "copies": f"{head.policy.ack_quorum} of {head.policy.replicas}",
+        "copies": _copies(head),
     }
+
+
+def _copies(head: StreamHead) -> str:
+    return f"{head.policy.ack_quorum} of {head.policy.replicas}"
 
 
 @click.command("info", short_help="Print a stream's leader, end, segments and servers.")
@@ -206,4 +213,4 @@ def truncate_command(settings: Settings, stream: str, before: int, wait: bool) -
             await writer.truncate(before=before)
 
     run(settings, body())
-    note(f"truncated {stream}: its first event is {before}")
+    note(f"truncated {stream}: no event below {before} is kept")

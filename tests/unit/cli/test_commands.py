@@ -52,7 +52,8 @@ def said(found: tuple[int, str, str]) -> Any:
 def test_a_stream_is_made_described_listed_and_deleted(run: Run) -> None:
     assert run("create", "orders") == (0, "", "created orders\n")
     assert run("create", "orders")[0] == 4
-    assert run("create", "orders", "--exist-ok")[0] == 0
+    there = "orders is there, copies 1 of 1\n"
+    assert run("create", "orders", "--exist-ok") == (0, "", there)
     assert run("create", "orders/eu")[0] == 0
     code, out, _ = run("info", "orders")
     assert code == 0
@@ -74,7 +75,9 @@ def test_events_go_in_and_come_out(run: Run) -> None:
     assert run("read", "orders", "--from", "1")[1] == "two\nthree\n"
     lines = run("-o", "jsonl", "read", "orders")[1].splitlines()
     assert [json.loads(line)["payload"] for line in lines] == ["one", "two", "three"]
-    assert run("truncate", "orders", "1")[0] == 0
+    kept = "truncated orders: no event below {} is kept\n"
+    assert run("truncate", "orders", "1") == (0, "", kept.format(1))
+    assert run("truncate", "orders", "0") == (0, "", kept.format(0)), "nor is any, as before"
     assert run("read", "orders", "--from", "1")[1] == "two\nthree\n"
     code, _, err = run("read", "orders", "--from", "0")
     assert code == 3, err
