@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ READY_S = 30.0
 """How long a cluster may take to be ready."""
 END_S = 30.0
 PAUSE_S = 0.05
+DIRECTORY_VARIABLE = "LUNALOG_DEV_DIR"
 of_this_machine = functools.partial(shared, default_cluster=None)
 """The options that all commands have, but for which cluster: it is that of a directory here."""
 
@@ -39,7 +41,7 @@ directory_option = click.option(
     "--dir",
     "directory",
     type=click.Path(file_okay=False, path_type=Path),
-    envvar="LUNALOG_DEV_DIR",
+    envvar=DIRECTORY_VARIABLE,
     help="Where the cluster lives.  [LUNALOG_DEV_DIR; default: ~/.local/share/lunalog/dev]",
 )
 
@@ -109,7 +111,7 @@ def refuse_second(home: DevDirectory) -> None:
     if holder is not None:
         raise exits.CommandError(
             f"the cluster in {home.path} is up already, at {home.url()} (process {holder.pid}); "
-            "nothing was started; `lunalog dev down` ends it",
+            f"nothing was started; {how_to_end(home)}",
             exits.CONFLICT,
         )
 
@@ -117,6 +119,13 @@ def refuse_second(home: DevDirectory) -> None:
 def hint(url: str) -> str:
     """How other commands find a cluster that is not where they look by default."""
     return f"export LUNALOG_URL={url}\n" if url != DEFAULT_URL else ""
+
+
+def how_to_end(home: DevDirectory) -> str:
+    """Say how to end the cluster of `home`, which `dev down` alone may not find."""
+    usual = Path(os.environ.get(DIRECTORY_VARIABLE) or default_directory()).absolute()
+    where = "" if home.path == usual else f" --dir {shlex.quote(str(home.path))}"
+    return f"`lunalog dev down{where}` ends it"
 
 
 async def _foreground(
@@ -225,7 +234,7 @@ async def _detach(
         await asyncio.get_running_loop().run_in_executor(None, child.wait)
         raise
     note(next(line for line in said.splitlines() if "lunalog is up at" in line))
-    note(hint(home.url() or DEFAULT_URL) + "`lunalog dev down` ends it")
+    note(hint(home.url() or DEFAULT_URL) + how_to_end(home))
     forget(child)
     return exits.OK
 
@@ -316,9 +325,10 @@ def kill_command(settings: Settings, name: str, directory: Path | None) -> int:
     home = _find(settings, directory)
     pid = home.kill(name)
     if not pid:
-        alive = ", ".join(home.members()) or "none"
+        alive = ", ".join(home.members())
+        others = f"these do: {alive}" if alive else "none does: `lunalog dev up` starts a cluster"
         raise exits.CommandError(
-            f"no process {name!r} lives in {home.path}; nothing was killed; these do: {alive}",
+            f"no process {name!r} lives in {home.path}; nothing was killed; {others}",
             exits.NOT_FOUND,
         )
     note(f"killed {name} (process {pid}); it will be started again")

@@ -99,7 +99,7 @@ def test_of_a_cluster_that_is_not_up_there_is_no_status_and_nobody_to_kill(
     told = capsys.readouterr().err
     assert told == f"no cluster is up in {tmp_path}/lunalog/dev; `lunalog dev up` starts one\n"
     assert main(["dev", "kill", "s7"]) == exits.NOT_FOUND
-    assert "nothing was killed; these do: none" in capsys.readouterr().err
+    assert "nothing was killed; none does: `lunalog dev up`" in capsys.readouterr().err
     assert main(["dev", "down"]) == exits.OK
 
 
@@ -295,8 +295,22 @@ async def test_a_detached_cluster_is_left_running_when_it_says_that_it_is_up(
     assert capsys.readouterr().err.splitlines() == [
         "lunalog is up at lunalog://127.0.0.1:7601: x",
         "export LUNALOG_URL=lunalog://127.0.0.1:7601",
-        "`lunalog dev down` ends it",
+        "`lunalog dev down --dir /data/dev` ends it",
     ]
+
+
+def test_what_ends_a_cluster_names_its_directory_where_that_is_not_the_usual_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    home: Any = Home()
+    home.path = Path("/data/my dev")
+    assert dev.how_to_end(home) == "`lunalog dev down --dir '/data/my dev'` ends it"
+    monkeypatch.setenv("LUNALOG_DEV_DIR", "/data/my dev")
+    assert dev.how_to_end(home) == "`lunalog dev down` ends it"
+    home.path = dev.default_directory()
+    assert "--dir" in dev.how_to_end(home), "the environment says another one"
+    monkeypatch.delenv("LUNALOG_DEV_DIR")
+    assert dev.how_to_end(home) == "`lunalog dev down` ends it"
 
 
 @pytest.mark.parametrize(
