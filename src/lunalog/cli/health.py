@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lunalog.wire.messages import Health
 
 POLL_S = 0.5
+QUESTION_S = 2.0
+"""How long one of several questions may take."""
 
 
 @click.command("health", short_help="Tell what is wrong; exit 0 if nothing is.")
@@ -72,8 +74,9 @@ async def _once(settings: Settings) -> Health:
 async def _wait(settings: Settings) -> Health:
     """Ask until all is well; returns or raises what was found last when the time is over."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + (settings.timeout or float("inf"))
-    brief = Settings(settings.cluster, settings.output, 2.0, settings.verbose)
+    limit_s = settings.timeout or float("inf")
+    deadline = loop.time() + limit_s
+    brief = Settings(settings.cluster, settings.output, min(QUESTION_S, limit_s), settings.verbose)
     said = ""
     while True:
         found: Health | LunalogError

@@ -56,6 +56,21 @@ def test_it_may_ask_until_all_is_well_and_says_each_new_state_once(
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("timeout", "limit_s"), [("0.5", 0.5), ("60", health.QUESTION_S)])
+def test_no_question_takes_longer_than_all_of_them_may(
+    monkeypatch: pytest.MonkeyPatch, timeout: str, limit_s: float
+) -> None:
+    limits: list[float] = []
+
+    async def once(settings: Any) -> Health:
+        limits.append(settings.timeout)
+        return WELL
+
+    monkeypatch.setattr(health, "_once", once)
+    assert main(["health", "--wait", "--timeout", timeout]) == exits.OK
+    assert limits == [limit_s]
+
+
 @pytest.mark.parametrize(("answer", "code"), [(ILL, exits.UNHEALTHY), (AWAY, exits.UNAVAILABLE)])
 def test_when_the_time_is_over_the_last_answer_counts(
     answers: list[Any], capsys: Any, answer: Any, code: int
