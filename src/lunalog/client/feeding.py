@@ -67,11 +67,8 @@ class Feeding:
             slot.lacks = None
             self._overtaken(slot)
             return
-        number, mark, end = (
-            slot.slots.number,
-            machine.mark(slot.segment),
-            machine.sent(slot.segment),
-        )
+        number, segment = slot.slots.number, slot.segment
+        mark, end = machine.mark(segment), machine.sent(segment)
         for kept in machine.outbox.between(start, end, PORTION_BYTES):
             connection.send(codec.append_head(number, mark, len(kept.frame)), kept.frame)
             slot.lacks = start = kept.end
@@ -80,6 +77,6 @@ class Feeding:
             self._loop.call_soon(self._go_on, slot)
             return
         slot.lacks = None
-        if mark > slot.segment.first:
+        if mark > segment.first:
             connection.send(codec.mark(number, mark))
         slot.slots.connections.append(connection)

@@ -27,11 +27,7 @@ from lunalog.core import effects
 from lunalog.core.effects import Effect
 from lunalog.core.leadership import LeaderMachine
 from lunalog.core.rolling import LeaderSettings
-from lunalog.errors import (
-    FencedError,
-    LunalogError,
-    NotLeaderError,
-)
+from lunalog.errors import FencedError, LunalogError, NotLeaderError
 from lunalog.runtime import Runtime, Tasks
 from lunalog.types import Epoch, Frame, Member, Promise, SegmentId, Sequence, ServerAddress
 from lunalog.wire import codec, frames

@@ -111,7 +111,7 @@ class ServerLink(Handler):
 
     def on_drained(self, connection: Connection) -> None:
         """Tell all owners that they may go on."""
-        for owner in list(self.slots.values()):
+        for owner in list(self.slots.values()):  # one of them may close its slot at that
             owner.on_drained()
 
     def on_closed(self, connection: Connection, error: LunalogError) -> None:

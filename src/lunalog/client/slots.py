@@ -52,9 +52,9 @@ class SlotEvents(Protocol):
 class MemberSlot:
     """One member of one segment."""
 
-    def __init__(self, links: SegmentSlots, replica: Replica) -> None:
-        self.slots = links
-        self.segment = links.segment
+    def __init__(self, slots: SegmentSlots, replica: Replica) -> None:
+        self.slots = slots
+        self.segment = slots.segment
         self.replica = replica
         self.connection: Connection | None = None
         """The one that the slot is open on."""

@@ -91,7 +91,7 @@ class Outbox:
         return None
 
     def between(self, start: Sequence, end: Sequence, bytes_max: int) -> list[SentFrame]:
-        """Return the first frames of `[start, end)`, in order: up to `bytes_max`, one at least."""
+        """Return the first frames of `[start, end)`, in order, until they reach `bytes_max`."""
         found: list[SentFrame] = []
         at = bisect_right(self._frames, start, key=_end_of)
         for kept in islice(self._frames, at, None):
