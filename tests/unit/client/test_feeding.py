@@ -108,9 +108,7 @@ async def test_what_a_replica_lacks_leaves_in_portions_a_turn_each_and_the_mark_
     assert fed.slot.lacks is None
 
 
-async def test_who_lacks_nothing_gets_new_frames_at_once_and_no_mark_if_nothing_is_committed() -> (
-    None
-):
+async def test_who_lacks_nothing_gets_new_frames_at_once_and_no_mark_of_nothing() -> None:
     fed = Fed(Machine())
     fed.feeding.begin(fed.slot, 10)
     assert fed.is_fed

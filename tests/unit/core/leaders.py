@@ -8,21 +8,10 @@ import msgspec
 
 from lunalog.core import effects as fx
 from lunalog.core.leader_state import Phase
-from lunalog.core.leadership import (
-    LeaderMachine,
-)
+from lunalog.core.leadership import LeaderMachine
 from lunalog.core.rolling import LeaderSettings
-from lunalog.errors import (
-    LunalogError,
-)
-from lunalog.types import (
-    Member,
-    OpenSegment,
-    Peer,
-    Policy,
-    SegmentId,
-    StreamHead,
-)
+from lunalog.errors import LunalogError
+from lunalog.types import Member, OpenSegment, Peer, Policy, SegmentId, StreamHead
 
 T = TypeVar("T")
 ME, OTHER = Peer("me", b"m" * 16), Peer("other", b"o" * 16)
