@@ -19,6 +19,8 @@ from lunalog import limits
 from lunalog.errors import UsageError
 
 C = TypeVar("C", "ClientConfig", "ServerConfig", "MasterConfig")
+ROLES = ("client", "server", "master")
+"""Tables of a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,7 @@ class ClientConfig:
     commit_mark_ms: int = 5
     """How long after the last append the committed sequence is told to idle replicas."""
     roll_ack_timeout_ms: int = 250
-    """No acks from A of the set for this long: urgent roll (R11)."""
+    """No acks from A of the set for this long: urgent roll; longer once that was too short (R11)."""
     planned_roll_gap_ms: int = 2_000
     """Planned rolls are at least this far apart."""
     connect_timeout_ms: int = 5_000
@@ -171,14 +173,7 @@ def load(
     role = kind.__name__.removesuffix("Config").lower()
     found: dict[str, Any] = {}
     if file is not None:
-        try:
-            table = tomllib.loads(file.read_text())
-        except (OSError, ValueError) as error:
-            raise UsageError(f"cannot read settings from {file}: {error}") from error
-        section = table.get(role, {})
-        if not isinstance(section, dict):
-            raise UsageError(f"cannot read settings from {file}: [{role}] is not a table")
-        found.update(section)
+        found.update(_from_file(file, role))
     prefix = f"LUNALOG_{role.upper()}_"
     for name, text in sorted((environment or {}).items()):
         if name.startswith(prefix):
@@ -194,6 +189,25 @@ def load(
         raise UsageError(f"{role} settings: {error}") from error
     config.validate()
     return config
+
+
+def _from_file(file: Path, role: str) -> dict[str, Any]:
+    try:
+        tables = tomllib.loads(file.read_text())
+    except OSError as error:
+        raise UsageError(f"cannot read settings from {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"cannot read settings from {file}: {error}") from error
+    unknown = sorted(set(tables) - set(ROLES))
+    if unknown:
+        raise UsageError(
+            f"cannot read settings from {file}: unknown {', '.join(unknown)}; it has a table for "
+            f"each role: {', '.join(f'[{name}]' for name in ROLES)}"
+        )
+    section = tables.get(role, {})
+    if not isinstance(section, dict):
+        raise UsageError(f"cannot read settings from {file}: [{role}] is not a table")
+    return section
 
 
 def _from_text(key: str, text: str, fields: Mapping[str, Any]) -> Any:

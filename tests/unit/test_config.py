@@ -52,8 +52,19 @@ def test_an_unknown_setting_is_an_error():
         load(ClientConfig, environment={"LUNALOG_CLIENT_SPEED": "9"})
 
 
+@pytest.mark.parametrize("text", ["speed = 9", "[mastr]\nport = 1"])
+def test_so_is_what_stands_in_no_role_s_table(tmp_path, text):
+    file = tmp_path / "lunalog.toml"
+    file.write_text(text)
+    unknown = r"unknown (speed|mastr); it has a table for each role: \[client\], \[server\], "
+    with pytest.raises(UsageError, match=unknown):
+        load(MasterConfig, file=file)
+
+
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
-    with pytest.raises(UsageError, match="cannot read settings"):
+    with pytest.raises(
+        UsageError, match=r"cannot read settings from .*: No such file or directory$"
+    ):
         load(ClientConfig, file=tmp_path / "none.toml")
     broken = tmp_path / "broken.toml"
     broken.write_text("= x")
