@@ -110,7 +110,10 @@ class Appending:
     async def _settle(self, count: int) -> None:
         """Wait for the oldest `count`; raises why one of them failed."""
         for _ in range(count):
-            _ = await self._pending[0]
+            oldest = self._pending[0]
+            if not oldest.done():
+                await asyncio.wait((oldest,))  # a Ctrl-C meanwhile must not cancel the answer, too
+            oldest.result()
             _ = self._pending.popleft()
             self.acknowledged += 1
 

@@ -133,3 +133,16 @@ async def test_a_cancelled_one_tells_what_was_acknowledged():
         await running
     assert appending.account() == "appended 0..1; ended early: 2 of 2 acknowledged"
     os.close(write_end)
+
+
+async def test_what_is_acknowledged_after_the_end_of_the_waiting_counts():
+    writer = StandInWriter(acks_max=1)
+    appending = Appending(writer, DelimitedSplitter(b"\n"))
+    task = asyncio.get_running_loop().create_task(appending.run(pipe(b"a\nb\nc\n")))
+    await until(lambda: appending.acknowledged == 1 and appending.sent == 3)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    writer.acks_max = None
+    writer.ack()  # as leaving the scope waits for it
+    assert appending.account() == "appended 0..2; ended early: 3 of 3 acknowledged"
