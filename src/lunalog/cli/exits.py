@@ -128,7 +128,8 @@ def report_usage(error: click.ClickException, *, as_json: bool) -> int:
     message = error.format_message().rstrip(".")
     message = message[:1].lower() + message[1:]
     context = getattr(error, "ctx", None)
-    if context is not None and not message.startswith("no such command"):
+    is_told = message.startswith("no such command") and "did you mean" in message
+    if context is not None and not is_told:
         message += f"; see `{context.command_path} --help`"
     _show("usage", message, error.exit_code, as_json=as_json)
     return error.exit_code

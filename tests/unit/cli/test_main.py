@@ -191,6 +191,8 @@ def test_dev_takes_no_offence_at_the_cluster_of_the_environment(tmp_path, monkey
 def test_a_misspelt_command_is_guessed(capsys):
     assert main(["apend"]) == 2
     assert "did you mean 'append'" in capsys.readouterr().err
+    assert main(["nope"]) == 2
+    assert capsys.readouterr().err == "error: no such command 'nope'; see `lunalog --help`\n"
 
 
 def test_a_command_ends_with_the_code_it_returns(monkeypatch):
