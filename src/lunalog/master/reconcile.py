@@ -24,6 +24,8 @@ from lunalog.orchestrator.base import Orchestrator, ProcessInfo
 logger = logging.getLogger("lunalog.master")
 
 RECONCILE_EVERY_S: Final = 0.5
+PROVISION_MAX: Final = 4
+"""New servers in one round: the next one looks whether they are still wanted."""
 DRAIN_GRACE_S: Final = 10.0
 """A leader that was named a server before it began to leave may still open a segment there."""
 
@@ -120,7 +122,7 @@ class Reconciler:
             self._new.pop(name, None)
             if name in self._servers:
                 await self._servers.leave(name, is_leaving=False)
-        for _ in range(todo.provision):
+        for _ in range(min(todo.provision, PROVISION_MAX)):
             await self._orchestrator.provision()
         for name in todo.leave:
             if name in self._servers:

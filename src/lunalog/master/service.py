@@ -38,7 +38,8 @@ from lunalog.wire.messages import Done, Health, ScaleServers, ServerList
 logger = logging.getLogger("lunalog.master")
 
 TICK_S: Final = 0.1
-SERVERS_WANTED_MAX: Final = 1000
+SERVERS_WANTED_MAX: Final = 100
+"""On one machine, where each takes a process, a disk's turn and some 20 MiB."""
 
 
 class Master:
@@ -238,6 +239,9 @@ class Master:
         if self._orchestrator is None:
             raise UsageError("this master runs no journal servers: start and stop them yourself")
         if not 0 <= request.wanted <= SERVERS_WANTED_MAX:
-            raise UsageError(f"wanted must be 0 to {SERVERS_WANTED_MAX}, not {request.wanted}")
+            raise UsageError(
+                f"{request.wanted} servers are not possible, 0 to {SERVERS_WANTED_MAX} are; "
+                "nothing was changed"
+            )
         await self.metadata.put_wanted(request.wanted)
         return Done()

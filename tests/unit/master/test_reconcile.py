@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lunalog.errors import StorageError
+from lunalog.errors import StorageError, UsageError
 from lunalog.master import reconcile
 from lunalog.master.reconcile import Plan, ServerUse, plan
 from lunalog.orchestrator.base import ProcessInfo
@@ -138,6 +138,24 @@ async def test_servers_are_scaled_up_drained_and_ended(world: Any) -> None:
     master = await world.start(orchestrator=orchestrator)
     assert master.metadata.wanted == 4
     assert master.metadata.servers[world_leaving].is_leaving
+
+
+async def test_what_is_no_longer_wanted_is_not_made(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slip of the finger must not start a hundred processes that the next word cannot stop."""
+    monkeypatch.setattr(reconcile, "PROVISION_MAX", 2)
+    monkeypatch.setattr(reconcile, "RECONCILE_EVERY_S", 0.2)
+    orchestrator = FakeOrchestrator(world)
+    await world.start(orchestrator=orchestrator)
+    client = await world.client()
+    with pytest.raises(UsageError, match="1000 servers are not possible"):
+        await client.ask(ScaleServers(1000))
+    await client.ask(ScaleServers(100))
+    await until(lambda: len(orchestrator.names) == 2)
+    await client.ask(ScaleServers(2))
+    await asyncio.sleep(0.5)
+    assert len(orchestrator.names) == 2
 
 
 async def test_a_broken_orchestrator_is_told_by_health_and_tried_again(world: Any) -> None:
