@@ -266,7 +266,8 @@ class LeaderMachine(LeaderState):
             self._rolls.futile(now)
             self._propose_at = now + self._propose_retry_s
             return []
-        self._rolls.rolled(now, is_silent=need.is_urgent and current.working >= current.ack_quorum)
+        is_short = answering(current, self._rolls.patience) < current.ack_quorum
+        self._rolls.rolled(now, is_silent=is_short and current.working >= current.ack_quorum)
         self._reason = need.reason
         boundary = self.committed if need.is_urgent else self.tail
         current.bind(boundary)

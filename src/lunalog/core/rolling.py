@@ -97,8 +97,9 @@ class RollWatch:
         was_short = answering(segment, self.patience) < segment.ack_quorum
         was_wrong = False
         for replica in segment.replicas:
-            if replica.matched != replica.seen or replica.matched >= written:
-                was_wrong |= was_short and replica.idle_ticks >= self.patience
+            has_moved = replica.matched != replica.seen
+            if has_moved or replica.matched >= written:  # a boundary may have come down to it
+                was_wrong |= has_moved and was_short and replica.idle_ticks >= self.patience
                 replica.seen = replica.matched
                 replica.idle_ticks = 0
             elif replica.is_open:

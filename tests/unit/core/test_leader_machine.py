@@ -41,7 +41,7 @@ from lunalog.core.leadership import (
 from lunalog.core.outbox import CopiedFrame
 from lunalog.core.pace import LATE_FRAMES
 from lunalog.core.recovery import FenceAnswer
-from lunalog.core.rolling import AWAY_S, SLOW_EVERY_S
+from lunalog.core.rolling import AWAY_S, SLOW_EVERY_S, STALL_TICKS
 from lunalog.errors import (
     ConflictError,
     FencedError,
@@ -319,6 +319,24 @@ def test_r11_members_that_are_silent_are_left_later_each_time() -> None:
         only(fx.Seal, open_all(m, now))
         sealed(m, now)
     assert taken == [4, 8, 16]
+
+
+def test_r11_a_next_segment_that_cannot_be_opened_costs_no_patience() -> None:
+    """Nobody was silent: those who should have opened it were not there."""
+    m, now = leading(), 10.0
+    append(m)
+    ack(m, A, B, C)
+    m.want_roll("size")
+    only(fx.ProposeSet, m.poke(now))
+    only(fx.OpenSet, m.proposed((D, Member("e", 1), Member("f", 1)), now))
+    now += ATTEMPT_S
+    only(fx.ProposeSet, m.tick(now))
+    only(fx.OpenSet, m.proposed(SET, now))
+    only(fx.Seal, open_all(m, now))
+    sealed(m, now)
+    append(m)
+    ticks = [n for n in range(20) if "ProposeSet" in kinds(m.tick(now + n / 100))]
+    assert ticks == [STALL_TICKS - 1]
 
 
 @pytest.mark.parametrize(("end", "chain"), [(2, 0), (1, 123)], ids=["too far", "other bytes"])

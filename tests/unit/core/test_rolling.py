@@ -150,3 +150,12 @@ def test_r11_a_late_ack_that_nobody_waited_for_shows_nothing() -> None:
     found.replicas[0].matched = 5
     rolls.tick(found, 9, NOW)
     assert rolls.patience == STALL_TICKS
+
+
+def test_r11_who_owes_no_acks_any_more_has_sent_none() -> None:
+    """An urgent roll takes the boundary down to what all hold."""
+    rolls, found = RollWatch(LeaderSettings()), whole()
+    silent(found, STALL_TICKS)
+    rolls.tick(found, found.first, NOW)
+    assert [replica.idle_ticks for replica in found.replicas] == [0, 0, 0]
+    assert rolls.patience == STALL_TICKS
