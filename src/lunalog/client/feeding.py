@@ -20,7 +20,7 @@ from lunalog.types import Sequence
 from lunalog.wire import codec
 
 PORTION_BYTES = limits.MIB
-"""Of one stream in one turn of the loop, so that several share a connection."""
+"""To one connection in one turn of the loop, whoever shares it."""
 
 
 class Feeding:
@@ -67,10 +67,14 @@ class Feeding:
             slot.lacks = None
             self._overtaken(slot)
             return
+        if connection.fed_bytes >= PORTION_BYTES:
+            self._loop.call_soon(self._go_on, slot)  # behind the write that tells if it takes more
+            return
         number, segment = slot.slots.number, slot.segment
         mark, end = machine.mark(segment), machine.sent(segment)
         for kept in machine.outbox.between(start, end, PORTION_BYTES):
             connection.send(codec.append_head(number, mark, len(kept.frame)), kept.frame)
+            connection.fed_bytes += len(kept.frame)
             slot.lacks = start = kept.end
             self._handed(start)
         if start < end:

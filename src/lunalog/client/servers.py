@@ -110,8 +110,11 @@ class ServerLink(Handler):
             owner.on_paused()
 
     def on_drained(self, connection: Connection) -> None:
-        """Tell all owners that they may go on."""
-        for owner in list(self.slots.values()):  # one of them may close its slot at that
+        """Tell all owners that they may go on, each time another one first: it may be enough for one."""
+        owners = list(self.slots.values())  # one of them may close its slot at that
+        for number in list(self.slots)[:1]:
+            self.slots[number] = self.slots.pop(number)
+        for owner in owners:
             owner.on_drained()
 
     def on_closed(self, connection: Connection, error: LunalogError) -> None:

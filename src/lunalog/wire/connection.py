@@ -66,6 +66,8 @@ class Connection(asyncio.BufferedProtocol):
         """Bytes that wait for room; nothing is read meanwhile."""
         self._out: list[Buffer] = []
         self._flush_is_due = False
+        self.fed_bytes = 0
+        """Of older frames, queued since the last write: who sends them counts them here."""
         self._is_paused = False
         self._drained: list[asyncio.Future[None]] = []
         self._pending: dict[int, tuple[asyncio.Future[Any], type]] = {}
@@ -97,6 +99,7 @@ class Connection(asyncio.BufferedProtocol):
     def flush(self) -> None:
         """Write what is queued in one call."""
         self._flush_is_due = False
+        self.fed_bytes = 0
         if not self._out or self._transport is None:
             return
         out, self._out = self._out, []

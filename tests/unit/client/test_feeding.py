@@ -26,10 +26,15 @@ class Wire:
 
     def __init__(self) -> None:
         self.is_paused = False
+        self.fed_bytes = 0
         self.sent: list[tuple[bytes, ...]] = []
 
     def send(self, *buffers: Any) -> None:
         self.sent.append(tuple(map(bytes, buffers)))
+        asyncio.get_running_loop().call_soon(self.written)
+
+    def written(self) -> None:
+        self.fed_bytes = 0
 
     @property
     def firsts(self) -> list[int]:
@@ -178,3 +183,18 @@ async def test_a_slot_that_was_lost_between_two_portions_gets_no_more() -> None:
     await turns()
     assert fed.wire.firsts == [0, 1, 2]
     assert not fed.is_fed
+
+
+async def test_z1_streams_that_share_a_connection_do_not_fill_it_in_one_turn() -> None:
+    """All of them hear that it takes more, in the same turn."""
+    fed = [Fed(Machine()) for _ in range(20)]
+    wire = fed[0].wire
+    for one in fed:
+        one.slot.connection = wire
+        one.feeding.begin(one.slot, 0)
+    assert sum(len(buffers[1]) for buffers in wire.sent) <= 2 * feeding.PORTION_BYTES
+    while not all(one.slot.slots.connections for one in fed):
+        before = len(wire.firsts)
+        await asyncio.sleep(0)
+        assert len(wire.firsts) - before <= 6
+    assert sorted(wire.firsts) == sorted([*range(10)] * 20)

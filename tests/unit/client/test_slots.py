@@ -209,6 +209,21 @@ async def test_a_slot_hears_when_its_connection_takes_no_more_and_when_it_does()
     assert events.told == ["opened", "paused", "drained"]
 
 
+async def test_n3_a_connection_that_takes_more_takes_it_from_another_slot_first_each_time() -> None:
+    """What it takes may be enough for one only."""
+    wire = Wire(Opened(0, 0))
+    _, links, _ = await opening(wire)
+    connection: Any = wire
+    link, told = link_of(links), []
+    for number in range(3):
+        owner = type("Owner", (), {"on_drained": lambda self, n=number: told.append(n)})
+        link.slots[number] = owner()
+    del link.slots[7]
+    for _ in range(4):
+        link.on_drained(connection)
+    assert told == [0, 1, 2, 1, 2, 0, 2, 0, 1, 0, 1, 2]
+
+
 async def test_a_refusal_while_open_is_told_and_opened_again_unless_it_is_final() -> None:
     for error, told in (
         (DiskFullError("full"), ["disk_full", "opened"]),
