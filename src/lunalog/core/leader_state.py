@@ -21,13 +21,14 @@ from lunalog.core.effects import (
     DropSet,
     Effect,
     Ended,
+    GiveBack,
     Seal,
     SendFrom,
     StopFencing,
 )
 from lunalog.core.outbox import Outbox
 from lunalog.core.replication import Replica, SegmentReplication
-from lunalog.core.rolling import LeaderSettings, RollWatch
+from lunalog.core.rolling import STALL_TICKS, LeaderSettings, RollWatch, answering
 from lunalog.core.takeover import Takeover
 from lunalog.errors import (
     FencedError,
@@ -307,6 +308,26 @@ class LeaderState(abc.ABC):
         return self._settle(out, now)
 
     # ------------------------------------------------------------------ the end
+
+    def _give_back(self, now: float) -> list[Effect]:
+        """R15, N2: who cannot open its segment or reach A for long lets somebody else try."""
+        target = self.target
+        is_moving = self.phase is Phase.LEADING and (
+            target is not None
+            and (
+                answering(target, STALL_TICKS) >= target.ack_quorum
+                or target.held > self._carried  # slowly, and patience is not counted on top
+            )
+        )
+        if target is not None:
+            self._carried = max(self._carried, target.held)
+        if is_moving or self.seal is not None:
+            self._healthy_at = now
+        stall_s = self.settings.leader_stall_ms / 1000
+        if self._is_giving_back or now - self._healthy_at < stall_s:
+            return []
+        self._is_giving_back = True
+        return [GiveBack()]
 
     def given_back(self, now: float) -> list[Effect]:
         """The master released the epoch."""

@@ -23,7 +23,6 @@ from lunalog.core.effects import (
     Certify,
     DropSet,
     Effect,
-    GiveBack,
     Led,
     OpenSet,
     ProposeSet,
@@ -457,20 +456,6 @@ class LeaderMachine(LeaderState):
         out = self._reads.expire(now)
         out += self._doubts.again()
         return self._settle(out + self._give_back(now), now)
-
-    def _give_back(self, now: float) -> list[Effect]:
-        """R15, N2: who cannot open its segment or reach A for long lets somebody else try."""
-        target = self.target
-        is_moving = self.phase is Phase.LEADING and (
-            target is not None and answering(target, self._rolls.patience) >= target.ack_quorum
-        )
-        if is_moving or self.seal is not None:
-            self._healthy_at = now
-        stall_s = self.settings.leader_stall_ms / 1000
-        if self._is_giving_back or now - self._healthy_at < stall_s:
-            return []
-        self._is_giving_back = True
-        return [GiveBack()]
 
     def _settle(self, out: list[Effect], now: float) -> list[Effect]:
         """Do everything that has become possible, and note when to look again."""
