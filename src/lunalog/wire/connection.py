@@ -109,6 +109,9 @@ class Connection(asyncio.BufferedProtocol):
             self.close(OverloadedError(f"{self!r} takes too little of what is sent to it"))
             return
         self._transport.writelines(out)
+        if not self._is_paused and self.unsent_bytes > WRITE_HIGH_BYTES:
+            # Python 3.12.0 to 3.12.8 and 3.13.0 to 3.13.1 do not look at the limit in `writelines`.
+            self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
 
     def push(self, message: Message) -> None:
         """Send a one-way message."""

@@ -22,6 +22,7 @@ from lunalog.errors import (
     PeerError,
     ServerUnavailableError,
 )
+from lunalog.testing.transport import SimulatedTransport
 from lunalog.wire import codec, frames
 from lunalog.wire.codec import ENVELOPE, FramesHead, Kind, ReadStatus
 from lunalog.wire.connection import BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, Connection, Handler
@@ -735,5 +736,38 @@ def test_what_is_sent_to_a_transport_that_has_closed_is_dropped(monkeypatch):
         ours.flush()
         await asyncio.sleep(0.1)
         assert ours.closed_by is not None
+
+    play(story)
+
+
+def test_n6_a_transport_that_forgets_its_limit_when_it_gets_lines_is_reminded(monkeypatch):
+    """Of the selector loop, in some releases of Python 3.12 and 3.13."""
+
+    def forgetful(self, lines):
+        paused, self._has_paused_protocol = self._has_paused_protocol, True
+        self.write(b"".join(lines))
+        self._has_paused_protocol = paused
+
+    def looks(self, high=None, low=None):
+        limit(self, high, low)
+        if self._backlog_bytes > self._limits[1] and not self._has_paused_protocol:
+            self._has_paused_protocol = True
+            self._tell("pause_writing")
+
+    limit = SimulatedTransport.set_write_buffer_limits
+    monkeypatch.setattr(SimulatedTransport, "writelines", forgetful)
+    monkeypatch.setattr(SimulatedTransport, "set_write_buffer_limits", looks)
+
+    async def story(world: World) -> None:
+        mine = Recorder()
+        ours = await world.pair(mine)
+        world.accepted[0].pause_reading()
+        for _ in range(4):
+            ours.send(codec.append_head(1, 0, 1 << 20), bytes(1 << 20))
+            await asyncio.sleep(0.01)
+        assert ours.is_paused
+        world.accepted[0].resume_reading()
+        await asyncio.sleep(5)
+        assert mine.seen[-1] == ("drained",)
 
     play(story)
