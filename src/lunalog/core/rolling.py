@@ -20,8 +20,8 @@ PATIENCE_TICKS_MAX = 64
 """... once rolls away from silent members have come one after another (trap 50)."""
 CALM_S = 60.0
 """Without such a roll patience is halved."""
-SLOW_FACTOR = 4
-"""A member that is silent for so many times the patience is left although A others answer."""
+SLOW_TICKS = 16
+"""After so many, and no fewer than patience, a member is left although A others answer."""
 AWAY_S = 0.5
 """A planned roll leaves a lost member this long to come back."""
 SLOW_EVERY_S = 60.0
@@ -94,6 +94,7 @@ class RollWatch:
 
     def tick(self, segment: SegmentReplication, written: Sequence, now: float) -> None:
         """Look whether every member that owes acks for what was `written` has sent some."""
+        self._calm(now)
         was_short = answering(segment, self.patience) < segment.ack_quorum
         was_wrong = False
         for replica in segment.replicas:
@@ -110,7 +111,6 @@ class RollWatch:
     def need(self, segment: SegmentReplication, policy: Policy, now: float) -> RollNeed | None:
         """Return why to roll now, if there is a reason."""
         self._leaving_slow = False
-        self._calm(now)
         if answering(segment, self.patience) < segment.ack_quorum:
             return RollNeed(True, "server", unreachable(segment, self.patience))
         if now < self.planned_at:
@@ -138,7 +138,7 @@ class RollWatch:
 
     @property
     def _slow_ticks(self) -> int:
-        return SLOW_FACTOR * self.patience
+        return max(SLOW_TICKS, self.patience)
 
     def _be_patient(self, now: float) -> None:
         self.patience = min(2 * self.patience, PATIENCE_TICKS_MAX)

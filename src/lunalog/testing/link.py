@@ -53,7 +53,7 @@ class NetworkSettings:
         self.fragment_rate = chance.choice((0.0, 0.05, 0.5))
         self.window_bytes = chance.choice(((1024, 64 * 1024), (64 * 1024, 512 * 1024)))
         self.refuse_rate = chance.choice((0.0, 0.0, 0.05))
-        self.write_high_bytes = chance.choice((2 * 1024, 64 * 1024))
+        self.write_high_bytes = chance.choice((4 * 1024, 64 * 1024, 64 * 1024))
 
     def suit(self, lease_s: float) -> None:
         """Bound the delays so that heartbeats usually come within a lease: nobody could lead else."""

@@ -11,7 +11,7 @@ from lunalog.core.rolling import (
     AWAY_S,
     CALM_S,
     PATIENCE_TICKS_MAX,
-    SLOW_FACTOR,
+    SLOW_TICKS,
     STALL_TICKS,
     LeaderSettings,
     RollNeed,
@@ -46,7 +46,7 @@ def _failed(found: SegmentReplication) -> None:
 
 
 def _slow(found: SegmentReplication) -> None:
-    found.replicas[0].idle_ticks = SLOW_FACTOR * STALL_TICKS
+    found.replicas[0].idle_ticks = SLOW_TICKS
 
 
 def _away(found: SegmentReplication) -> None:
@@ -131,7 +131,7 @@ def test_r11_patience_goes_when_the_network_is_calm() -> None:
     for _ in range(3):
         rolls.rolled(NOW, is_silent=True)
     for after, patience in ((0.9, 8), (1.0, 4), (2.5, 2), (3.0, 1), (30.0, 1)):
-        rolls.need(found, POLICY, NOW + after * CALM_S)
+        rolls.tick(found, 0, NOW + after * CALM_S)
         assert rolls.patience == patience * STALL_TICKS
 
 
