@@ -106,11 +106,14 @@ class ServerLink(Handler):
 
     def on_paused(self, connection: Connection) -> None:
         """Tell all owners to send no more for now."""
-        for owner in self.slots.values():
-            owner.on_paused()
+        if self.connection is connection:
+            for owner in self.slots.values():
+                owner.on_paused()
 
     def on_drained(self, connection: Connection) -> None:
         """Tell all owners that they may go on, each time another one first: it may be enough for one."""
+        if self.connection is not connection:
+            return
         owners = list(self.slots.values())  # one of them may close its slot at that
         for number in list(self.slots)[:1]:
             self.slots[number] = self.slots.pop(number)

@@ -200,8 +200,10 @@ async def test_a_slot_hears_when_its_connection_takes_no_more_and_when_it_does()
     events, links, found = await opening(wire)
     connection: Any = wire
     link = link_of(links)
-    link.on_paused(connection)
-    link.on_drained(connection)
+    another: Any = Wire()  # the one before it
+    for told in (connection, another):
+        link.on_paused(told)
+        link.on_drained(told)
     assert events.told == ["opened", "paused", "drained"]
     found.members[0].connection = None  # not open yet: there is nothing to hold back
     link.on_paused(connection)
