@@ -101,9 +101,27 @@ def _wrapped(found: Any, body: Body, calls: Calls) -> Any:
 
 
 def _counted(real: Any, body: Body, calls: Calls) -> Any:
+    _check_fits(real, body)
+
     @functools.wraps(real)
     def replacement(*args: Any, **fields: Any) -> Any:
         calls.count += 1
         return body(real, *args, **fields)
 
     return replacement
+
+
+def _check_fits(real: Any, body: Body) -> None:
+    """Raise `TypeError` if the fault does not take what the function takes: its calls would fail."""
+    taken = inspect.signature(real).parameters.values()
+    by_place = [
+        None for one in taken if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+    ]
+    by_name = {one.name: None for one in taken if one.kind is one.KEYWORD_ONLY}
+    try:
+        inspect.signature(body).bind(real, *by_place, **by_name)
+    except TypeError as error:
+        raise TypeError(
+            f"{body.__name__} does not take what {real.__qualname__} takes ({error}): "
+            "the mutant has to follow the code"
+        ) from error

@@ -63,6 +63,21 @@ def test_a_place_that_is_gone_is_an_error():
         owner_of("lunalog.core.quorum:no_such_function")
 
 
+def test_a_fault_that_takes_other_things_than_its_function_is_an_error():
+    """Its calls would fail, and pass for a kill."""
+
+    def takes_less(real: Any, members: Any) -> Any:
+        return real(members, 1)
+
+    place = "lunalog.core.recovery:seal_quorum"
+    with (
+        pytest.raises(TypeError, match=r"takes_less does not take what seal_quorum takes"),
+        Mutant("less", "R6", "", "takeover", (place,), takes_less).applied(),
+    ):
+        pass
+    assert recovery.seal_quorum is quorum.seal_quorum
+
+
 def test_calls_are_counted_and_the_fault_is_taken_out_again():
     mutant = Mutant("x", "R6", "", "split", ("lunalog.core.quorum:seal_quorum",), lambda *_: 0)
     with mutant.applied() as calls:

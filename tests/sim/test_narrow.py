@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from lunalog.client.journal import SingleWriteJournal
+from lunalog.core import rolling
 from lunalog.testing import sim
 from lunalog.testing.cluster import Shape, SimulatedCluster, StreamShape
 from lunalog.testing.history import History
@@ -67,3 +68,10 @@ def test_a_flood_over_a_slow_network_keeps_what_the_network_carries(
     assert count >= 0.9 * EVENTS_PER_S * RUN_S
     rolls = len({str(seen.head.open) for seen in history.heads if seen.head.open}) - 1
     assert rolls <= 4
+
+
+def test_a_leader_that_never_becomes_patient_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The canary: it rolls to and fro."""
+    monkeypatch.setattr(rolling, "PATIENCE_TICKS_MAX", rolling.STALL_TICKS)
+    count, _ = flood((3, 2), spares=3)
+    assert count < 0.9 * EVENTS_PER_S * RUN_S
