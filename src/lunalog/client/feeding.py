@@ -5,7 +5,7 @@ than it likes (`pause_writing`).  What it lacks stays in the outbox meanwhile, s
 few MiB wait in a connection, whoever is slow: a roll, a check or another stream does not wait behind
 everything that was in flight (N3, trap 50).
 
-Source: design.md section 5; R11, R12, N3.
+Source: design.md section 5; R11, R12, R27, N3.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Feeding:
     Args:
         handed: Called with the end of what was handed to a connection.
         overtaken: Called with a slot whose next frame the outbox has let go.
+        fail: Called with what may not happen, which would be lost in a callback (R27).
     """
 
     def __init__(
@@ -36,10 +37,12 @@ class Feeding:
         machine: LeaderMachine,
         handed: Callable[[Sequence], None],
         overtaken: Callable[[MemberSlot], None],
+        fail: Callable[[BaseException], None],
     ) -> None:
         self._machine = machine
         self._handed = handed
         self._overtaken = overtaken
+        self._fail = fail
         self._loop = asyncio.get_running_loop()
 
     def begin(self, slot: MemberSlot, start: Sequence) -> None:
@@ -59,6 +62,12 @@ class Feeding:
         self._go_on(slot)
 
     def _go_on(self, slot: MemberSlot) -> None:
+        try:
+            self._send_portion(slot)
+        except Exception as error:  # noqa: BLE001  it must not leave a replica unfed without a word
+            self._fail(error)
+
+    def _send_portion(self, slot: MemberSlot) -> None:
         """Send the next portion; the one after it in the next turn, or when there is room again."""
         connection, start, machine = slot.connection, slot.lacks, self._machine
         if connection is None or start is None or connection.is_paused:

@@ -100,7 +100,7 @@ class Leadership:
         self._tasks = Tasks(runtime)
         self._old_set = OldSet(runtime, config, links, self._tasks, self)
         self._calls = LeaderCalls(runtime, config, links, master, watch, self._tasks, self)
-        self._feeding = Feeding(self.machine, self._handed, self._overtaken)
+        self._feeding = Feeding(self.machine, self._handed, self._overtaken, runtime.fail)
         self._slots: dict[SegmentId, SegmentSlots] = {}
         self._target: SegmentSlots | None = None
         self._writers: list[Any] = []

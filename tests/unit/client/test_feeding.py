@@ -72,7 +72,10 @@ class Fed:
         self.machine: Any = machine
         self.handed: list[int] = []
         self.overtaken: list[MemberSlot] = []
-        self.feeding = Feeding(self.machine, self.handed.append, self.overtaken.append)
+        self.failed: list[BaseException] = []
+        self.feeding = Feeding(
+            self.machine, self.handed.append, self.overtaken.append, self.failed.append
+        )
         message: Any = type("Message", (), {"slot": 7})
         nobody: Any = None
         self.slots = SegmentSlots(nobody, nobody, nobody, machine.current, message)
@@ -173,6 +176,19 @@ async def test_r11_who_takes_too_little_for_what_is_kept_is_told_of() -> None:
     assert fed.wire.sent == []
     assert not fed.is_fed
     assert fed.slot.lacks is None
+
+
+async def test_r27_a_bug_in_a_later_portion_is_told() -> None:
+    fed = Fed(Machine())
+    fed.feeding.begin(fed.slot, 0)
+    bug = RuntimeError("a bug")
+
+    def broken(*_: object) -> int:
+        raise bug
+
+    fed.machine.mark = broken
+    await turns()
+    assert fed.failed == [bug]
 
 
 async def test_a_slot_that_was_lost_between_two_portions_gets_no_more() -> None:
