@@ -315,7 +315,8 @@ class WatchedHandler(ServerHandler):
     def on_open(self, connection: Connection) -> None:
         """Listen to what will be sent."""
         super().on_open(connection)
-        reply, reply_frames, send = connection.reply, connection.reply_frames, connection.send
+        reply, reply_frames = connection.reply, connection.reply_frames
+        send, send_now = connection.send, connection.send_now
 
         def watched_reply(request: int, message: Message) -> None:
             self._replied(self._asked.pop(request, None), message)
@@ -326,13 +327,17 @@ class WatchedHandler(ServerHandler):
             reply_frames(request, head, found)
 
         def watched_send(*buffers: codec.Buffer) -> None:
-            if buffers[0][4] == codec.Kind.ACK:
-                self._acked(buffers[0])
+            self._sent(buffers[0])
             send(*buffers)
+
+        def watched_send_now(buffer: codec.Buffer) -> None:
+            self._sent(buffer)
+            send_now(buffer)
 
         connection.reply = watched_reply  # type: ignore[method-assign]
         connection.reply_frames = watched_frames  # type: ignore[assignment, method-assign]
         connection.send = watched_send  # type: ignore[method-assign]
+        connection.send_now = watched_send_now  # type: ignore[method-assign]
 
     def on_request(self, connection: Connection, request: int, message: Message) -> None:
         """Keep what an answer will be about."""
@@ -361,8 +366,10 @@ class WatchedHandler(ServerHandler):
             )
         )
 
-    def _acked(self, message: codec.Buffer) -> None:
-        _, _, _, _, number, end = codec.APPEND_HEAD.unpack(message)
+    def _sent(self, message: codec.Buffer) -> None:
+        if message[4] != codec.Kind.ACK:
+            return
+        _, _, number, end = codec.DATA_HEAD.unpack(message)
         slot = self.slots.get(number)
         if slot is not None:
             member = Member(self._watched.name, slot.incarnation)

@@ -38,8 +38,8 @@ VERSION_MAX: Final = 1
 ENVELOPE: Final = struct.Struct("<IBBHI")
 ENVELOPE_BYTES: Final = ENVELOPE.size
 U64: Final = struct.Struct("<Q")
-APPEND_HEAD: Final = struct.Struct("<IBBHIQ")
-"""Envelope and committed in one."""
+DATA_HEAD: Final = struct.Struct("<IIIQ")
+"""Envelope and sequence of APPEND, ACK and MARK; the kind is one number with flags and reserved."""
 FRAMES_HEAD: Final = struct.Struct("<QQQB7x")
 Buffer = bytes | bytearray | memoryview
 
@@ -65,6 +65,8 @@ APPEND: Final = int(Kind.APPEND)
 """Those of the hot path, as plain numbers: a member of an enum costs a tenth of a microsecond."""
 ACK: Final = int(Kind.ACK)
 MARK: Final = int(Kind.MARK)
+SEQUENCE_KINDS: Final = frozenset((APPEND, ACK, MARK))
+"""Their bodies begin with a sequence."""
 
 
 class ReadStatus(enum.IntEnum):
@@ -131,17 +133,17 @@ def error_of(failure: Failure) -> LunalogError:
 
 def append_head(slot: int, committed: Sequence, frame_bytes: int) -> bytes:
     """Everything of an APPEND message that goes before the frame."""
-    return APPEND_HEAD.pack(APPEND_HEAD.size + frame_bytes, APPEND, 0, 0, slot, committed)
+    return DATA_HEAD.pack(DATA_HEAD.size + frame_bytes, APPEND, slot, committed)
 
 
 def ack(slot: int, end: Sequence) -> bytes:
     """Encode an ACK: everything of this slot's segment below `end` is durable here."""
-    return APPEND_HEAD.pack(APPEND_HEAD.size, ACK, 0, 0, slot, end)
+    return DATA_HEAD.pack(DATA_HEAD.size, ACK, slot, end)
 
 
 def mark(slot: int, committed: Sequence) -> bytes:
     """Encode a MARK: everything of this slot's segment below `committed` is committed."""
-    return APPEND_HEAD.pack(APPEND_HEAD.size, MARK, 0, 0, slot, committed)
+    return DATA_HEAD.pack(DATA_HEAD.size, MARK, slot, committed)
 
 
 def decode_u64(body: Buffer) -> int:

@@ -96,6 +96,12 @@ class Connection(asyncio.BufferedProtocol):
             self._flush_is_due = True
             self._loop.call_soon(self.flush)
 
+    def send_now(self, buffer: Buffer) -> None:
+        """Write at once, behind what is queued: for who knows that this turn brings nothing more."""
+        if self.closed_by is None:
+            self._out.append(buffer)
+            self.flush()
+
     def flush(self) -> None:
         """Write what is queued in one call."""
         self._flush_is_due = False
@@ -105,13 +111,15 @@ class Connection(asyncio.BufferedProtocol):
         out, self._out = self._out, []
         if self._transport.is_closing():
             return  # the peer is gone, and `connection_lost` is on its way
-        if self._transport.get_write_buffer_size() > limits.SEND_QUEUE_BYTES_MAX:
+        if self._is_paused and self.unsent_bytes > limits.SEND_QUEUE_BYTES_MAX:
             self.close(OverloadedError(f"{self!r} takes too little of what is sent to it"))
-            return
-        self._transport.writelines(out)
-        if not self._is_paused and self.unsent_bytes > WRITE_HIGH_BYTES:
-            # Python 3.12.0 to 3.12.8 and 3.13.0 to 3.13.1 do not look at the limit in `writelines`.
-            self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        elif len(out) == 1:
+            self._transport.write(out[0])
+        else:
+            self._transport.writelines(out)
+            if not self._is_paused and self.unsent_bytes > WRITE_HIGH_BYTES:
+                # Python 3.12.0 to 3.12.8 and 3.13.0 to 3.13.1 do not look at the limit in `writelines`.
+                self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
 
     def push(self, message: Message) -> None:
         """Send a one-way message."""
@@ -298,15 +306,44 @@ class Connection(asyncio.BufferedProtocol):
             at, self._magic_left = self._magic_left, 0
         wanted = 0
         while filled - at >= codec.ENVELOPE_BYTES:
-            size, kind, number = codec.parse_envelope(self._buffer, at, is_open=self.is_open)
-            if filled - at < size:
-                wanted = size
-                break
-            self._dispatch(kind, number, self._view[at + codec.ENVELOPE_BYTES : at + size])
+            size = self._take_data(at, filled) if filled - at >= codec.DATA_HEAD.size else 0
+            if not size:
+                size, kind, number = codec.parse_envelope(self._buffer, at, is_open=self.is_open)
+                if filled - at < size:
+                    wanted = size
+                    break
+                self._dispatch(kind, number, self._view[at + codec.ENVELOPE_BYTES : at + size])
             at += size
             if self.closed_by is not None:
                 return
-        self._keep(at, wanted)
+        if at == filled < len(self._buffer) <= BUFFER_BYTES_MAX:
+            self._filled = 0  # the common case: nothing is left
+        else:
+            self._keep(at, wanted)
+
+    def _take_data(self, at: int, filled: int) -> int:
+        """Handle a whole ACK, APPEND or MARK, and return its size; 0 if it is not one without a fault.
+
+        The hot path; what is wrong with a message, and what is not all there, `_dispatch` tells.
+        """
+        found: tuple[int, int, int, int] = codec.DATA_HEAD.unpack_from(self._buffer, at)
+        size, kind, number, sequence = found
+        if (
+            kind not in codec.SEQUENCE_KINDS
+            or sequence > limits.SEQUENCE_MAX
+            or not codec.DATA_HEAD.size <= size <= filled - at
+            or size > limits.MESSAGE_BYTES_MAX
+            or not self.is_open
+        ):
+            return 0
+        if kind == codec.ACK:
+            self.handler.on_ack(self, number, sequence)
+        elif kind == codec.APPEND:
+            frame = self._view[at + codec.DATA_HEAD.size : at + size]
+            self.handler.on_append(self, number, sequence, frame)
+        else:
+            self.handler.on_mark(self, number, sequence)
+        return size
 
     def _keep(self, at: int, wanted: int) -> None:
         """Move what is left to the front, of a buffer that the next message fits into."""
@@ -353,12 +390,8 @@ class Connection(asyncio.BufferedProtocol):
         handler = self.handler
         if not self.is_open:
             self._handshake(kind, body)
-        elif kind == codec.APPEND:
-            handler.on_append(self, number, codec.decode_u64(body), body[8:])
-        elif kind == codec.ACK:
-            handler.on_ack(self, number, codec.decode_u64(body))
-        elif kind == codec.MARK:
-            handler.on_mark(self, number, codec.decode_u64(body))
+        elif kind in codec.SEQUENCE_KINDS:
+            codec.decode_u64(body)  # raises: `_take_data` has taken every one without a fault
         elif kind == Kind.REQUEST:
             handler.on_request(self, number, codec.decode_control(body))
         elif kind == Kind.PUSH:

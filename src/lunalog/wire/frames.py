@@ -38,6 +38,8 @@ MAGIC: Final = b"LLF1"
 VERSION: Final = 1
 HEAD: Final = struct.Struct("<4sBBHIIQQQ16sI")
 CRC: Final = struct.Struct("<I")
+WHOLE_HEAD: Final = struct.Struct(HEAD.format + "I")
+"""With the checksum."""
 HEAD_BYTES: Final = HEAD.size + CRC.size
 HEAD_ROOM: Final = bytes(HEAD_BYTES)
 Buffer = bytes | bytearray | memoryview
@@ -83,7 +85,7 @@ def build(
     lengths = array("I", list(map(len, payloads)) if sizes is None else sizes)
     if sys.byteorder != "little":
         lengths.byteswap()
-    frame = bytearray().join((HEAD_ROOM, lengths, *payloads))
+    frame = bytearray().join([HEAD_ROOM, lengths, *payloads])
     body_bytes = len(frame) - HEAD_BYTES
     HEAD.pack_into(
         frame, 0, MAGIC, VERSION, 0, 0, len(payloads), body_bytes, first, epoch, appended_us, stream, 0
@@ -99,10 +101,9 @@ def parse_head(buffer: Buffer, offset: int = 0) -> FrameHead:
     Raises `CorruptFrameError`; allocates nothing that depends on the numbers (H1).
     """
     try:
-        magic, version, flags, r1, count, body, first, epoch, at, stream, r2 = HEAD.unpack_from(
-            buffer, offset
+        magic, version, flags, r1, count, body, first, epoch, at, stream, r2, crc = (
+            WHOLE_HEAD.unpack_from(buffer, offset)
         )
-        (crc,) = CRC.unpack_from(buffer, offset + HEAD.size)
     except struct.error as error:
         raise CorruptFrameError(f"a frame header needs {HEAD_BYTES} bytes") from error
     if magic != MAGIC or version != VERSION or flags or r1 or r2:
@@ -119,7 +120,7 @@ def parse_head(buffer: Buffer, offset: int = 0) -> FrameHead:
 
 def check(head: FrameHead, frame: memoryview) -> None:
     """Raise `CorruptFrameError` unless `frame` (exactly its bytes) matches its checksum."""
-    if len(frame) != head.size:
+    if len(frame) != HEAD_BYTES + head.body_bytes:
         raise CorruptFrameError(f"frame at {head.first}: {len(frame)} bytes, not {head.size}")
     found = crc32c(frame[HEAD_BYTES:], crc32c(frame[: HEAD.size]))
     if found != head.crc:
