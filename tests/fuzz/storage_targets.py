@@ -259,7 +259,7 @@ def _directories() -> dict[str, bytes]:
     for batch in range(5):
         records = first if batch == 0 else [frame_record(at, 1, 900), frame_record(at + 1, 1, 10)]
         at += 2 if batch else 0
-        done = drive(wal.commit([Put(records, None, 2000)]))
+        done = drive(wal.commit([Put(records, 2000)]))
         for record, offset in zip(records, done.offsets, strict=True):
             facts.replay(replica, record, None)
             if isinstance(record, FrameRecord):

@@ -84,8 +84,12 @@ class SegmentReplica:
     def synced(self, end: Sequence) -> bool:
         """Note that a frame up to `end` is durable; true if readers may see more (R12)."""
         before = self.durable
-        self.durable = max(before, min(end, self.end))  # what was cut meanwhile is not held
-        return self.durable > before and (self.certificate is not None or self.committed > before)
+        if end > self.end:
+            end = self.end  # what was cut meanwhile is not held
+        if end <= before:
+            return False
+        self.durable = end
+        return self.committed > before or self.certificate is not None
 
     def take(self, first: Sequence, count: int, crc: int) -> None:
         """Move the end behind an accepted frame."""

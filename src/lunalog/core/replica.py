@@ -146,7 +146,8 @@ class Replica:
         if held.certificate is not None:
             raise SealedError(f"segment {held.id} is sealed here")
         if first == held.end:
-            self._note_base(state, held, first + count)
+            if first <= state.trimmed_before:
+                self._note_base(state, held, first + count)
             held.take(first, count, crc)
             return True
         if first > held.end:
@@ -205,11 +206,11 @@ class Replica:
 
     def mark(self, held: SegmentReplica, committed: Sequence) -> bool:
         """Note that a segment is committed up to `committed`; true if readers may see more."""
-        if committed <= held.committed:
+        before = held.committed
+        if committed <= before:
             return False
-        before = held.readable
         held.committed = committed
-        return held.readable > before
+        return before < held.durable and held.certificate is None
 
     # ------------------------------------------------------------------ certificates and space
 

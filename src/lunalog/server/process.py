@@ -108,9 +108,9 @@ class JournalServer:
         await self.recover()
         loop = asyncio.get_running_loop()
         self.acks = Acks(loop.call_soon)
-        self.log.batch_told = self.acks.send
         self.leaders = Leaders(int.from_bytes(self.runtime.random_bytes(TOKEN_BYTES)))
         self.reads = Reads(self)
+        self.log.batch_synced, self.log.batch_told = self.acks.send, self._batch_told
         self.puller = Puller(self)
         self.registration = Registration(self, self._masters)
         self.note_damage()
@@ -212,8 +212,9 @@ class JournalServer:
             connection.pause_reading()
             self._throttled.append(connection)
 
-    def unthrottle(self) -> None:
-        """The disk has caught up: read again."""
+    def _batch_told(self) -> None:
+        """More is durable, and can be read: wake who waits for that, or for the disk to catch up."""
+        self.reads.wake_moved()
         if self._throttled and self.log.queued_bytes <= self.config.wal_queue_bytes_max // 2:
             throttled, self._throttled = self._throttled, []
             for connection in throttled:

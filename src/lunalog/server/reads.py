@@ -71,6 +71,7 @@ class Reads:
         self._server = server
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[SegmentReplica, list[_Asked]] = {}
+        self._moved: list[SegmentReplica] = []
         self._count = 0
         self._disk = asyncio.Semaphore(DISK_READS_MAX)
         self._queues: dict[tuple[Connection, bool], tuple[asyncio.Lock, int]] = {}
@@ -262,6 +263,18 @@ class Reads:
             if not queue:
                 del self._waiting[held]
             asked.tell(held, ReadStatus.NOTHING_YET)
+
+    def moved(self, held: SegmentReplica) -> None:
+        """Readers of a segment may see more, once the log has it: `wake_moved` wakes them then."""
+        if held in self._waiting:
+            self._moved.append(held)
+
+    def wake_moved(self) -> None:
+        """Wake all that `moved` named."""
+        if self._moved:
+            moved, self._moved = self._moved, []
+            for held in moved:
+                self.wake(held)
 
     def wake(self, held: SegmentReplica) -> None:
         """What readers of a segment may see has moved, or ended, or is gone."""

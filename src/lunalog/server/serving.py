@@ -169,7 +169,8 @@ class ServerHandler(Handler):
         if head.stream != found.stream:
             raise CorruptFrameError("the frame belongs to another stream than its slot")
         try:
-            server.replica.check_incarnation(found.incarnation)
+            if found.incarnation != server.replica.incarnation:
+                server.replica.check_incarnation(found.incarnation)
             if server.log.is_full:
                 raise DiskFullError("this server's disk is nearly full: it takes no appends")
             is_new = server.replica.append(found.state, held, head.first, head.count, head.crc)
@@ -183,7 +184,7 @@ class ServerHandler(Handler):
             records: list[Record] = [record]
             if held.base is not None and held.base[0] == head.first:
                 records = [BaseRecord(found.stream, held.id, *held.base), record]
-            server.log.put(records, _Accepted(server, found, head.end))
+            server.log.put(records, synced=_Accepted(server, found, held.end))
             server.appended_bytes += len(data)
             server.throttle(connection)
         elif held.durable > found.acked:
@@ -299,11 +300,11 @@ class _Accepted:
         self._end = end
 
     def __call__(self) -> None:
-        server, held = self._server, self._slot.held
-        if held.synced(self._end):
-            server.reads.wake(held)
-        server.acks.moved(self._slot)
-        server.unthrottle()
+        server, slot = self._server, self._slot
+        if slot.held.synced(self._end):
+            server.reads.moved(slot.held)
+        if not slot.is_due:
+            server.acks.moved(slot)
 
 
 class Acks:
@@ -330,6 +331,9 @@ class Acks:
         for slot in due:
             slot.is_due = False
             slot.acked = slot.held.durable
+            if len(due) == 1:
+                slot.connection.send_now(codec.ack(slot.number, slot.acked))
+                return
             slot.connection.send(codec.ack(slot.number, slot.acked))
         for slot in due:
             slot.connection.flush()

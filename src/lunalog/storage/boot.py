@@ -183,7 +183,7 @@ class Boot:
         wal.before = replayed.before
         wal.synced_to = replayed.end
         wal.enter(extent, replayed.end)
-        put = Put(replayed.tail, None, 0)
+        put = Put(replayed.tail, 0)
         done = await wal.commit([put], Flags.TAKEOVER)
         await wal.commit([])
         await wal.check_space()

@@ -52,7 +52,7 @@ class TailCache:
         frame = record.frame if type(record.frame) is bytes else bytes(record.frame)
         tail.firsts.append(head.first)
         tail.frames.append((head, frame, record.chain))
-        tail.end = head.end
+        tail.end = head.first + head.count
         size = len(frame) + FRAME_BYTES
         self._order.append((tail, key, size))
         self.bytes += size

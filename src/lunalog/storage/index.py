@@ -185,11 +185,13 @@ class Index:
         one that is there already, or was forgotten, changes nothing.
         """
         head = record.head
-        first, end = head.first, head.end
+        first = head.first
+        end = first + head.count
         index = self.find(record.stream, record.segment)
         if index is None:
             index = self.ensure(record.stream, record.segment, first)
-        index.committed = max(index.committed, record.committed)
+        if record.committed > index.committed:
+            index.committed = record.committed
         if end > index.end:
             index.end, index.chain = end, record.chain
         if not record.frame or end <= index.start:

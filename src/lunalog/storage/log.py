@@ -47,6 +47,7 @@ class Log:
         queued_bytes: What was put and is not durable yet.
         snapshot: Gives the state that a checkpoint must keep: every fact of an earlier `put` but
             frames and `EndRecord`s.
+        batch_synced: Called when a batch is durable, after the `synced` of all its puts.
         batch_told: Called after the `done` of all puts of a batch.
     """
 
@@ -60,6 +61,7 @@ class Log:
         self.damage: list[Damage] = []
         self.queued_bytes = 0
         self.snapshot: Snapshot = list
+        self.batch_synced: Callable[[], None] = lambda: None
         self.batch_told: Callable[[], None] = lambda: None
         self._turn: list[Put] = []
         self._turn_bytes = 0
@@ -167,17 +169,26 @@ class Log:
     @property
     def is_full(self) -> bool:
         """True when appends must be refused, so that what is queued and fences find room (D3)."""
-        return self._wal.is_short_of_space or self.queued_bytes > self._wal.room_bytes
+        wal = self._wal
+        return self.queued_bytes > wal.room_bytes or wal.is_short_of_space
 
     # ------------------------------------------------------------ writing
 
-    def put(self, records: list[Record], done: Callable[[], object] | None = None) -> None:
+    def put(
+        self,
+        records: list[Record],
+        done: Callable[[], object] | None = None,
+        *,
+        synced: Callable[[], object] | None = None,
+    ) -> None:
         """Queue records; they become durable together, in the order of puts.
 
         Args:
             records: At most one frame limit's worth beside small ones; buffers must stay as they are.
-            done: Called on the loop when they are durable, in the order of puts; never if the log
-                fails, which ends the node.
+            done: Called on the loop when they are durable and can be read, in the order of puts;
+                never if the log fails, which ends the node.
+            synced: The same, but at once when they are durable, before anybody could read them:
+                who appends waits for no more.
 
         Raises:
             ClosedError: After `close`.
@@ -190,7 +201,7 @@ class Log:
             raise InvariantError(f"a put of {size} bytes does not fit into an extent")
         if not self._turn:
             self._loop.call_soon(self._end_turn)
-        self._turn.append(Put(records, done, size))
+        self._turn.append(Put(records, size, done, synced))
         self._put_count += 1
         self.queued_bytes += size
         self._turn_bytes += size
@@ -238,11 +249,15 @@ class Log:
             return
         if batch.closed is not None:
             self._extent_closed(batch.closed)
-        self._note(batch)
-        self._done_count += len(batch.puts)
         try:
             for put in batch.puts:
                 self.queued_bytes -= put.size
+                if put.synced is not None:
+                    put.synced()
+            self.batch_synced()
+            self._note(batch)
+            self._done_count += len(batch.puts)
+            for put in batch.puts:
                 if put.done is not None:
                     put.done()
             self.batch_told()
@@ -268,7 +283,8 @@ class Log:
         if has_records:
             self._is_attested = False
             self._last_commit = self._loop.time()
-            self._idle_later()
+            if self._idle_timer is None:
+                self._idle_later()
 
     def _fail(self, error: Exception) -> None:
         """End the node; nothing more is acknowledged (R16)."""
@@ -314,7 +330,7 @@ class Log:
         self._handed_count += 1
         size = bytes_of(list(marks))
         self.queued_bytes += size
-        self._mailbox.put([Put(list(marks), None, size)])
+        self._mailbox.put([Put(list(marks), size)])
 
     # ------------------------------------------------------------ extents and checkpoints
 

@@ -44,8 +44,10 @@ class Put(msgspec.Struct, gc=False):
     """What one caller wants to be durable together."""
 
     records: list[Record]
-    done: Callable[[], object] | None
     size: int
+    done: Callable[[], object] | None = None
+    synced: Callable[[], object] | None = None
+    """See `Log.put`."""
 
 
 class Closed(msgspec.Struct, frozen=True, gc=False):
@@ -138,7 +140,11 @@ class Wal:
 
     async def commit(self, puts: list[Put], flags: int = Flags.NONE) -> Committed:
         """Make one batch of `puts` durable; raises `OSError`, after which nothing is known (R16)."""
-        records = [record for put in puts for record in put.records]
+        records = (
+            puts[0].records
+            if len(puts) == 1
+            else [record for put in puts for record in put.records]
+        )
         extent = self._extent()
         batch = self._encode(extent, records, flags)
         closed, following = None, self.next
@@ -160,7 +166,8 @@ class Wal:
 
     async def _write(self, extent: Extent, batch: Batch) -> None:
         began = self._runtime.now()
-        if await extent.grow(self.offset + batch.size, self._extent_bytes):
+        end = self.offset + batch.size
+        if end > extent.allocated and await extent.grow(end, self._extent_bytes):
             await self.check_space()
         await extent.file.write(self.offset, self._buffers(extent, batch))
         await extent.file.sync()

@@ -14,14 +14,15 @@ from lunalog.storage.records import FrameRecord, MarkRecord, OpenRecord, Promise
 from lunalog.storage.writer import Wal
 
 
-def _put_early(self: Log, real: Any, records: list[Record], done: Callable[[], None]) -> None:
+def _put_early(self: Log, real: Any, records: list[Record], told: Callable[[], None]) -> None:
     """Queue records, and say at once that they are durable."""
 
     def tell() -> None:
-        done()
+        told()
+        self.batch_synced()
         self.batch_told()
 
-    real(self, records, None)
+    real(self, records)
     self._loop.call_soon(tell)
 
 
@@ -35,11 +36,13 @@ def _has(records: list[Record], kind: type) -> bool:
     "power",
     "lunalog.storage.log:Log.put",
 )
-def ack_before_sync(real: Any, self: Log, records: list[Record], done: Any = None) -> None:
-    if done is not None and _has(records, FrameRecord):
-        _put_early(self, real, records, done)
+def ack_before_sync(
+    real: Any, self: Log, records: list[Record], done: Any = None, *, synced: Any = None
+) -> None:
+    if synced is not None and _has(records, FrameRecord):
+        _put_early(self, real, records, synced)
     else:
-        real(self, records, done)
+        real(self, records, done, synced=synced)
 
 
 @fault(
@@ -48,11 +51,13 @@ def ack_before_sync(real: Any, self: Log, records: list[Record], done: Any = Non
     "power",
     "lunalog.storage.log:Log.put",
 )
-def fence_before_sync(real: Any, self: Log, records: list[Record], done: Any = None) -> None:
+def fence_before_sync(
+    real: Any, self: Log, records: list[Record], done: Any = None, *, synced: Any = None
+) -> None:
     if done is not None and _has(records, PromiseRecord) and not _has(records, OpenRecord):
         _put_early(self, real, records, done)
     else:
-        real(self, records, done)
+        real(self, records, done, synced=synced)
 
 
 @fault(
@@ -61,9 +66,11 @@ def fence_before_sync(real: Any, self: Log, records: list[Record], done: Any = N
     "power",
     "lunalog.storage.log:Log.put",
 )
-def open_not_recorded(real: Any, self: Log, records: list[Record], done: Any = None) -> None:
+def open_not_recorded(
+    real: Any, self: Log, records: list[Record], done: Any = None, *, synced: Any = None
+) -> None:
     kept = [record for record in records if type(record) is not OpenRecord]
-    real(self, kept, done)
+    real(self, kept, done, synced=synced)
 
 
 @fault(

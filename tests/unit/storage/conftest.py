@@ -124,14 +124,23 @@ class Owner:
 
     # ------------------------------------------------------------ puts
 
-    def put(self, records: list[Record], told: Callable[[], None] = lambda: None) -> None:
+    def put(
+        self,
+        records: list[Record],
+        told: Callable[[], None] = lambda: None,
+        *,
+        is_append: bool = False,
+    ) -> None:
         self.records += records
 
         def done() -> None:
             self.memory.told += 1
             told()
 
-        self.log.put(records, done)
+        if is_append:
+            self.log.put(records, synced=done)
+        else:
+            self.log.put(records, done)
 
     def promise(self, stream: bytes, epoch: int) -> None:
         promise = Promise(epoch, ANN)
@@ -189,7 +198,7 @@ class Owner:
             self.memory.ends[key] = max(self.memory.ends.get(key, 0), head.end)
             told()
 
-        self.put([record], synced)
+        self.put([record], synced, is_append=True)
         return record
 
     def mark(self, held: SegmentReplica, committed: int, stream: bytes = STREAM) -> None:

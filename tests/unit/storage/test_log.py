@@ -97,6 +97,33 @@ def test_nothing_is_told_before_its_sync(world: LogWorld) -> None:
     world.live(story)
 
 
+def test_who_appended_is_told_first_then_who_reads(world: LogWorld) -> None:
+    """The former waits for the sync alone; the latter for what makes the frame found."""
+
+    async def story(owner: Owner) -> list[tuple[str, bool]]:
+        log, told = owner.log, []
+        held = owner.open_segment()
+        await log.flush()
+
+        def note(what: str) -> None:
+            found = log.cached(STREAM, SEGMENT, 0, 1)
+            told.append((what, bool(found)))
+
+        log.batch_synced = lambda: note("batch synced")
+        log.batch_told = lambda: note("batch told")
+        owner.append(held, told=lambda: note("synced"))
+        log.put([], lambda: note("done"))
+        await log.flush()
+        return told[:4]  # an idle batch follows
+
+    assert world.live(story) == [
+        ("synced", False),
+        ("batch synced", False),
+        ("done", True),
+        ("batch told", True),
+    ]
+
+
 def test_many_puts_share_one_sync(large: LogWorld) -> None:
     async def story(owner: Owner) -> None:
         held = owner.open_segment()

@@ -12,7 +12,7 @@ from lunalog.storage.writer import BATCH_BYTES_SOFT, Put, Wal, cut
 
 
 def put(size: int) -> Put:
-    return Put([], None, size)
+    return Put([], size)
 
 
 @pytest.mark.parametrize(
