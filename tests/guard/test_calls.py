@@ -115,8 +115,8 @@ async def test_an_append_is_answered_in_the_turn_that_brought_it(server):
 
 async def test_canary_an_answer_a_turn_later(server, monkeypatch):
     log, loop = server.server.log, asyncio.get_running_loop()
-    told = log.batch_told
-    monkeypatch.setattr(log, "batch_told", lambda: loop.call_soon(told))
+    synced = log.batch_synced
+    monkeypatch.setattr(log, "batch_synced", lambda: loop.call_soon(synced))
     assert caught("server-turns", await server.answered(server.frame(ONE)))
 
 
@@ -330,7 +330,11 @@ async def test_canary_a_client_that_writes_each_buffer(client, monkeypatch):
             send(self, buffer)
             self.flush()
 
+    def send_pieces(self, buffer):
+        send_each(self, *(buffer[at : at + 64] for at in range(0, len(buffer), 64)))
+
     monkeypatch.setattr(Connection, "send", send_each)
+    monkeypatch.setattr(Connection, "send_now", send_pieces)
     assert caught("client-writes", await writes_of_batch(client))
     monkeypatch.setattr("lunalog.client.marks.PACED_S", -1.0)
     assert caught("client-paced-writes", await writes_of_batch(client))

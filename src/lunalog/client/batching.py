@@ -13,7 +13,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from itertools import count
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import msgspec
 
 from lunalog import limits
 from lunalog.config import ClientConfig
@@ -33,10 +35,12 @@ BUSY_FRAMES: Final = 4
 """With so many frames under way a batch that is not full waits for an acknowledgement."""
 EVENT_OVERHEAD_BYTES: Final = 4
 """An event's place in the column of lengths."""
-Emit = Callable[[Sequence, int, Frame], bool]
+Emit = Callable[[Sequence, int, Frame, bool], bool]
+"""Sends a frame of so many events from a sequence on, at once if nothing more comes in this turn; tells
+whether any socket got it."""
 
 
-class Unacked(NamedTuple):
+class Unacked(msgspec.Struct, frozen=True):
     """One frame that is not committed yet, and who waits for it."""
 
     first: Sequence
@@ -169,23 +173,43 @@ class AppendQueue:
         if expected is not None:
             self._check(expected)
         future: asyncio.Future[int] = self.create_future()
-        self._frame([payload], [future], size)
+        self._send(self._built([payload], size), 1, [future], size, is_alone=True)
         return future
 
-    def add_many(
-        self, payloads: list[bytes], sizes: list[int], expected: Sequence | None = None
-    ) -> asyncio.Future[range]:
-        """Queue one frame of its own: all of it or nothing is applied.
+    def add_now(
+        self, payloads: list[bytes], expected: Sequence | None = None
+    ) -> asyncio.Future[range] | None:
+        """Queue one frame of payloads that are not looked at one by one, if there is room for it.
 
-        `sizes` are the lengths of the payloads, and `check_many` has passed them.
+        None, and nothing is queued, if there is not, or if one is not as many bytes as it is long.
         """
+        try:
+            sizes = list(map(len, payloads))
+            size = self.check_many(sizes)
+            if self.must_wait(size):
+                return None
+            self._check(expected)
+            self.flush()
+            frame = self._built(payloads, size, sizes)
+        except TypeError:
+            return None
+        return self._send_many(payloads, frame, size)
+
+    def add_many(
+        self, payloads: list[bytes], expected: Sequence | None = None
+    ) -> asyncio.Future[range]:
+        """Queue one frame of its own: all of it or nothing is applied."""
+        sizes = list(map(len, payloads))
+        size = self.check_many(sizes)
         self._check(expected)
-        size = size_of(sizes)
         self._take_room(size)
         self.flush()
+        return self._send_many(payloads, self._built(payloads, size, sizes), size)
+
+    def _send_many(self, payloads: list[bytes], frame: Frame, size: int) -> asyncio.Future[range]:
         future: asyncio.Future[range] = self.create_future()
         if payloads:
-            self._frame(payloads, future, size, sizes)
+            self._send(frame, len(payloads), future, size)
         else:
             future.set_result(range(self.tail, self.tail))
         return future
@@ -254,22 +278,31 @@ class AppendQueue:
         payloads, self.payloads = self.payloads, []
         futures, self.futures = self.futures, []
         size, self.size = self.size, 0
-        self._frame(payloads, futures, size)
+        self._send(self._built(payloads, size), len(payloads), futures, size)
 
-    def _frame(
+    def _built(self, payloads: list[bytes], size: int, sizes: list[int] | None = None) -> Frame:
+        """Make the next frame; raises `TypeError` unless its payloads are bytes of that size."""
+        now, first = self._clock_us(), self.framed
+        frame = frames.build(self._stream, first, self._epoch, now, payloads, sizes)
+        if len(frame) != frames.HEAD_BYTES + size:
+            raise TypeError("a payload is not as many bytes as it is long")
+        return frame
+
+    def _send(
         self,
-        payloads: list[bytes],
+        frame: Frame,
+        count: int,
         futures: list[asyncio.Future[int]] | asyncio.Future[range],
         size: int,
-        sizes: list[int] | None = None,
+        *,
+        is_alone: bool = False,
     ) -> None:
         first = self.framed
-        self.framed = end = first + len(payloads)
+        self.framed = end = first + count
         self._unacked.append(Unacked(first, end, size, futures))
         self._unacked_bytes += size
         self._set_limit()
-        frame = frames.build(self._stream, first, self._epoch, self._clock_us(), payloads, sizes)
-        if self._emit(first, len(payloads), frame):
+        if self._emit(first, count, frame, is_alone):
             self.handed = end
 
     def _set_limit(self) -> None:
@@ -285,12 +318,13 @@ class AppendQueue:
         self.committed = committed
         unacked = self._unacked
         while unacked and unacked[0].end <= committed:
-            first, end, size, futures = unacked.popleft()
-            self._unacked_bytes -= size
+            entry = unacked.popleft()
+            self._unacked_bytes -= entry.bytes
+            futures = entry.futures
             if isinstance(futures, list):
-                _resolve(futures, first)
+                _resolve(futures, entry.first)
             elif not futures.done():
-                futures.set_result(range(first, end))
+                futures.set_result(range(entry.first, entry.end))
         self._set_limit()
         if self._is_waiting and len(unacked) < BUSY_FRAMES:
             self._is_waiting = False

@@ -310,29 +310,29 @@ class Leadership:
 
     # ------------------------------------------------------------------ frames out, acks in
 
-    def emit(self, first: Sequence, count: int, frame: Frame) -> bool:
-        """Send a new frame to every open replica of the target; true if any socket got it."""
+    def emit(self, first: Sequence, count: int, frame: Frame, is_alone: bool) -> bool:
+        """Send a new frame to every open replica of the target; true if any socket got it.
+
+        One that is alone leaves at once, unless other streams of this client may have some, too.
+        """
         crc = frames.CRC.unpack_from(frame, frames.HEAD.size)[0]
         machine, slots = self.machine, self._target
         machine.appended(first, count, crc, frame)
+        is_sent = slots is not None and slots.send(
+            frame, machine.mark(slots.segment), at_once=is_alone and len(self._links.leaders) == 1
+        )
         now = self._runtime.now()
         self._marks.appended(now)
         if machine.is_timing_due:
             machine.time_last(now)
         if self._timer is None or self._timer_at - now > 1.0:
             self._tick_at(now + machine.settings.tick_s)
-        if slots is None or not slots.connections:
-            return False
-        slots.told = mark = machine.mark(slots.segment)
-        head = codec.append_head(slots.number, mark, len(frame))
-        for connection in slots.connections:
-            connection.send(head, frame)
-        return True
+        return is_sent
 
     def slot_acked(self, slot: MemberSlot, end: Sequence) -> None:
         """A replica holds everything below `end`: the hot way back."""
         machine, segment = self.machine, slot.segment
-        has_moved, pace = segment.accepted(slot.replica, end, machine.tail), segment.pace
+        has_moved, pace = segment.accepted(slot.replica, end, machine.outbox.tail), segment.pace
         if pace is not None and pace.end <= end:
             segment.timed(pace, slot.replica, self._runtime.now())
         if has_moved:

@@ -8,15 +8,21 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from lunalog import limits
 from lunalog.client.servers import ServerLinks
 from lunalog.core.replication import Replica, SegmentReplication
 from lunalog.errors import AvailabilityError, LunalogError, ServerUnavailableError
 from lunalog.runtime import Tasks
-from lunalog.types import Sequence
+from lunalog.types import Frame, Sequence
+from lunalog.wire import codec
 from lunalog.wire.connection import Connection
 from lunalog.wire.messages import CloseSlot, Opened, OpenSlot
 
 OPEN_TIMEOUT_S = 5.0
+QUEUED_BYTES_MAX = 256 * limits.KIB
+"""Frames of so many bytes do not wait for the turn's end."""
+JOINED_BYTES_MAX = 16 * limits.KIB
+"""A frame up to this size is copied behind its envelope: one buffer costs less than two."""
 REFUSED_PAUSE_S = 0.2
 """Before a member that refused for a passing reason (disk full, overload) is asked again."""
 
@@ -178,6 +184,8 @@ class SegmentSlots:
         """Those that every new frame goes to."""
         self.told = segment.first
         """The committed sequence that went out last."""
+        self._queued_bytes = 0
+        """Of frames, since all connections were flushed by `send`."""
         self._message = message
         self.members = [MemberSlot(self, replica) for replica in segment.replicas]
 
@@ -185,6 +193,31 @@ class SegmentSlots:
         """Open the segment on every member."""
         for member in self.members:
             member.start()
+
+    def send(self, frame: Frame, mark: Sequence, *, at_once: bool) -> bool:
+        """Send a new frame, and `mark` as committed, to those that get new ones; true if any does.
+
+        It leaves at the turn's end, or now if it must go `at_once` or much is queued: servers work
+        while the next frames are made.
+        """
+        if not self.connections:
+            return False
+        self.told = mark
+        size = len(frame)
+        head = codec.append_head(self.number, mark, size)
+        if at_once and size <= JOINED_BYTES_MAX:
+            message = head + frame
+            for connection in tuple(self.connections):  # one that has enough now is taken out
+                connection.send_now(message)
+            return True
+        for connection in self.connections:
+            connection.send(head, frame)
+        self._queued_bytes += size
+        if at_once or self._queued_bytes >= QUEUED_BYTES_MAX:
+            self._queued_bytes = 0
+            for connection in tuple(self.connections):
+                connection.flush()
+        return True
 
     def open_message(self, replica: Replica) -> OpenSlot:
         """What to ask one member."""

@@ -91,7 +91,9 @@ class StreamWriter:
 
         An append that is cancelled after it was queued stays in flight.
         """
-        queue = self._open_queue()
+        queue = self._queue
+        if queue is None or queue.error is not None or self._is_closed:
+            queue = self._open_queue()
         if payload.__class__ is not bytes:
             payload = as_payload(payload)
         size = len(payload) + EVENT_OVERHEAD_BYTES
@@ -144,15 +146,14 @@ class StreamWriter:
         """
         queue = self._open_queue()
         events = payloads if type(payloads) is list else list(payloads)
-        if set(map(type, events)) - {bytes}:
+        future = queue.add_now(events, expected)
+        if future is None:  # copied, so that nobody changes them while they wait
             events = [as_payload(payload) for payload in events]
-        elif events is payloads:
-            events = events[:]  # the caller may change its list while this one waits
-        sizes = list(map(len, events))
-        size = queue.check_many(sizes)
-        if queue.must_wait(size):
-            await queue.room(size)
-        return await queue.add_many(events, sizes, expected)
+            size = queue.check_many(list(map(len, events)))
+            if queue.must_wait(size):
+                await queue.room(size)
+            future = queue.add_many(events, expected)
+        return await future
 
     async def drain(self) -> None:
         """Wait until `append_soon` has room again, or the epoch is over."""

@@ -5,10 +5,14 @@ Source: R3, R4, R11, R19; I10.
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from lunalog.core.pace import Pace
 from lunalog.core.quorum import check_set
 from lunalog.errors import LunalogError, PeerError
 from lunalog.types import Chain, Member, OpenSegment, SegmentId, Sequence
+
+_matched_of = attrgetter("matched")
 
 
 class Replica:
@@ -138,7 +142,7 @@ class SegmentReplication:
         pace.acked(replica.member.server, missing, now)
 
     def _count(self) -> bool:
-        held = sorted([replica.matched for replica in self.replicas])[-self._ack_quorum]
+        held = sorted(map(_matched_of, self.replicas))[-self._ack_quorum]
         if self.bound is not None and held > self.bound:
             held = self.bound
         if held <= self.held:

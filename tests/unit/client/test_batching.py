@@ -29,7 +29,7 @@ class Bench:
         self.writer = StreamWriter(None, self.config, watch)
         self.writer.bind(self)
 
-    def emit(self, first, count, frame):
+    def emit(self, first, count, frame, is_alone):
         self.frames.append((first, count))
         return self.is_connected
 

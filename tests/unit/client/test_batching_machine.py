@@ -83,7 +83,7 @@ class BatchingMachine(RuleBasedStateMachine):
         self.loop.run_until_complete(asyncio.sleep(0))
         self.loop.close()
 
-    def emit(self, first: int, count: int, frame: bytes) -> bool:
+    def emit(self, first: int, count: int, frame: bytes, is_alone: bool) -> bool:
         head = frames.parse(frame)
         assert (head.first, head.count, head.epoch) == (first, count, 3)
         self.frames.append(Frame(first, frames.payloads(head, frame), self.has_socket))
@@ -117,7 +117,7 @@ class BatchingMachine(RuleBasedStateMachine):
             wanted = OverloadedError
         try:
             future: Any = (
-                self.queue.add_many(payloads, list(map(len, payloads)), expected)
+                self.queue.add_many(payloads, expected)
                 if is_many
                 else self.queue.add_soon(payloads[0], expected)
             )

@@ -37,6 +37,9 @@ class Wire:
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
         self.pushed: list[Any] = []
+        self.sent: list[bytes] = []
+        self.flushed: list[int] = []
+        """How much had been sent at each flush."""
 
     async def request(self, message: Any, *, timeout: float) -> Any:
         assert isinstance(message, OpenSlot)
@@ -49,6 +52,16 @@ class Wire:
 
     def push(self, message: Any) -> None:
         self.pushed.append(message)
+
+    def send(self, *buffers: Any) -> None:
+        self.sent.append(b"".join(buffers))
+
+    def send_now(self, buffer: Any) -> None:
+        self.send(buffer)
+        self.flush()
+
+    def flush(self) -> None:
+        self.flushed.append(len(self.sent))
 
 
 class Links(ServerLinks):
@@ -193,6 +206,47 @@ async def test_acks_count_while_the_slot_is_open_and_a_lost_one_is_opened_again(
     assert found.connections == []
     await turns()
     assert events.told[-1] == "opened"
+
+
+async def test_a_frame_leaves_at_the_turns_end_or_at_once_if_it_is_alone_or_much_is_queued() -> (
+    None
+):
+    wire, other = Wire(Opened(0, 0)), Wire()
+    _, _, found = await opening(wire)
+    small, large = bytearray(100), bytearray(slots.JOINED_BYTES_MAX + 1)
+    assert not found.send(small, 5, at_once=True)  # to nobody
+    assert found.told == 0
+    connections: Any = [wire, other]
+    found.connections += connections
+    assert found.send(small, 5, at_once=False)
+    assert (wire.flushed, found.told) == ([], 5)
+    assert found.send(small, 6, at_once=True)
+    assert found.send(large, 7, at_once=True)
+    assert wire.flushed == [2, 3]
+    while len(wire.flushed) < 3:
+        assert found.send(large, 8, at_once=False)
+    queued = len(wire.sent) - 3
+    assert (queued - 1) * len(large) < slots.QUEUED_BYTES_MAX <= queued * len(large)
+    assert (other.sent, other.flushed) == (wire.sent, wire.flushed)
+    for sent, mark, frame in zip(wire.sent[:3], (5, 6, 7), (small, small, large), strict=True):
+        assert sent == codec.append_head(7, mark, len(frame)) + frame
+
+
+async def test_a_connection_that_has_enough_is_taken_out_while_it_is_sent_to() -> None:
+    _, _, found = await opening(Wire(Opened(0, 0)))
+
+    class Full(Wire):
+        def flush(self) -> None:
+            super().flush()
+            connection: Any = self
+            found.connections.remove(connection)
+
+    wires: Any = [Full(), Wire(), Wire()]
+    for size in (100, slots.QUEUED_BYTES_MAX):
+        found.connections[:] = wires
+        assert found.send(bytearray(size), 1, at_once=size == 100)
+        assert found.connections == wires[1:]
+    assert [len(wire.sent) for wire in wires] == [2, 2, 2]
 
 
 async def test_a_slot_hears_when_its_connection_takes_no_more_and_when_it_does() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -48,6 +49,35 @@ async def test_an_event_is_anything_that_has_bytes_and_nothing_else(journal: Any
                 writer.append_soon(wrong)
     found = [event.payload async for event in journal.read("orders", start=0)]
     assert found == [b"a", b"b", b"c", b"d", b"e", b"f"]
+
+
+async def test_a_batch_takes_what_has_bytes_and_is_nothing_when_one_has_none(journal: Any) -> None:
+    numbers = memoryview(bytes(8)).cast("I")  # of two items and eight bytes
+    async with journal.lead("orders") as writer:
+        assert await writer.append_many([b"a", bytearray(b"b"), numbers]) == range(3)
+        assert await writer.append_many(iter([b"c"])) == range(3, 4)
+        for wrong in ("text", 7, None, ["list"]):
+            with pytest.raises(UsageError, match="an event is bytes"):
+                await writer.append_many([b"fine", wrong])
+        assert writer.tail == 4
+    found = [event.payload async for event in journal.read("orders", start=0)]
+    assert found == [b"a", b"b", bytes(8), b"c"]
+
+
+async def test_a_batch_that_waits_is_what_it_was_when_it_was_given(journal: Any) -> None:
+    async with journal.lead("orders") as writer:
+        full = writer.append_soon(bytes(limits.PAYLOAD_BYTES_MAX))
+        more = writer.append_soon(bytes(limits.PAYLOAD_BYTES_MAX))
+        events: list[Any] = [bytearray(b"before")]
+        waits = asyncio.create_task(writer.append_many(events))
+        await asyncio.sleep(0)
+        assert not more.done()
+        events[0][:] = b"behind"
+        events.append(b"another")
+        assert await waits == range(2, 3)
+        await asyncio.gather(full, more)
+    found = [event.payload async for event in journal.read("orders", start=2)]
+    assert found == [b"before"]
 
 
 async def test_what_does_not_fit_is_refused_before_it_is_sent(journal: Any) -> None:
