@@ -27,7 +27,8 @@ from lunalog.storage.files import SystemDisk, SystemFile
 from lunalog.types import Policy, SegmentId
 from lunalog.wire import codec, frames
 from lunalog.wire.codec import Kind
-from lunalog.wire.connection import Connection, acceptor
+from lunalog.wire.connection import Connection
+from lunalog.wire.dialing import acceptor
 from lunalog.wire.messages import Hello, OpenSlot, Read
 
 NEVER_MS = 1_000_000
@@ -220,12 +221,12 @@ class HandFedServer:
         await turns()
         before = self.sink.writes
         feed(self.connection, data)
-        for turn in range(1, turns_max):
-            await turns(1)
+        for turn in range(turns_max):
             if self.sink.writes > before:
                 await turns()
                 self.sink.written.clear()
                 return turn
+            await turns(1)
         raise AssertionError(f"no answer in {turns_max} turns")
 
     @staticmethod

@@ -8,7 +8,14 @@ import math
 import pytest
 from tests.guard.counting import Calls, Instructions, least, planted
 from tests.guard.guards import caught, hold
-from tests.guard.rig import HandFedServer, leading, quiet_cluster, quiet_journal
+from tests.guard.rig import (
+    HandFedServer,
+    feed,
+    leading,
+    quiet_cluster,
+    quiet_journal,
+    turns,
+)
 
 from lunalog.client.batching import AppendQueue
 from lunalog.client.reader import StreamReader
@@ -109,8 +116,30 @@ async def test_an_append_costs_a_server_a_bounded_number_of_calls(server):
     hold("server-frame", await of_another_frame(server))
 
 
-async def test_an_append_is_answered_in_the_turn_that_brought_it(server):
+async def test_an_append_of_the_only_leader_is_answered_before_the_turn_ends(server):
     hold("server-turns", await server.answered(server.frame(ONE)))
+
+
+async def of_two_leaders(server, *, is_one_turn):
+    """Syncs of the log, for an append of each."""
+    other = HandFedServer(server.server)
+    await other.open(1)
+    data = server.frame(ONE), other.frame(ONE, 1)
+    before = server.disk.syncs
+    feed(server.connection, data[0])
+    if not is_one_turn:
+        await turns()
+    feed(other.connection, data[1])
+    await turns()
+    return server.disk.syncs - before
+
+
+async def test_appends_of_two_leaders_in_one_turn_share_a_sync(server):
+    hold("leaders-syncs", await of_two_leaders(server, is_one_turn=True))
+
+
+async def test_canary_two_leaders_that_share_no_turn(server):
+    assert caught("leaders-syncs", await of_two_leaders(server, is_one_turn=False))
 
 
 async def test_canary_an_answer_a_turn_later(server, monkeypatch):

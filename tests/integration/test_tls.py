@@ -21,7 +21,8 @@ from lunalog.orchestrator.process import live_owner
 from lunalog.runtime import SystemRuntime, TcpNetwork
 from lunalog.wire import codec
 from lunalog.wire.certificates import client_contexts
-from lunalog.wire.connection import Handler, dial
+from lunalog.wire.connection import Handler
+from lunalog.wire.dialing import dial
 from lunalog.wire.messages import DescribeServer, Hello
 from lunalog.wire.tls import TlsNetwork
 from ports import free_port

@@ -35,8 +35,8 @@ from lunalog.errors import (
 )
 from lunalog.runtime import Address, Runtime, Tasks
 from lunalog.types import Peer, StreamId, StreamView
-from lunalog.wire import codec, connection
-from lunalog.wire.connection import Connection, Handler
+from lunalog.wire import codec, dialing
+from lunalog.wire.connection import HANDSHAKE_TIMEOUT_S, Connection, Handler
 from lunalog.wire.messages import (
     Hello,
     Message,
@@ -160,11 +160,11 @@ class MasterLink(Handler):
     async def _dial(self, deadline: float) -> Connection | None:
         """Try each address once; None when none answers now.  Raises what is final."""
         for address in self.addresses:
-            left = min(deadline - self.runtime.now(), connection.HANDSHAKE_TIMEOUT_S)
+            left = min(deadline - self.runtime.now(), HANDSHAKE_TIMEOUT_S)
             if left <= 0:
                 break
             try:
-                return await connection.dial(
+                return await dialing.dial(
                     self.runtime,
                     address,
                     self.hello("main"),
@@ -210,7 +210,7 @@ class MasterLink(Handler):
                 backoff.reset()
                 continue
             try:
-                found = await self._dial(self.runtime.now() + connection.HANDSHAKE_TIMEOUT_S)
+                found = await self._dial(self.runtime.now() + HANDSHAKE_TIMEOUT_S)
                 if found is not None:
                     self._connected(found)
             except FINAL_ERRORS as error:

@@ -25,7 +25,7 @@ from lunalog.errors import (
 )
 from lunalog.runtime import Runtime, Tasks
 from lunalog.types import ServerAddress, StreamId
-from lunalog.wire import codec, connection
+from lunalog.wire import codec, dialing
 from lunalog.wire.connection import Connection, Handler
 from lunalog.wire.messages import AppendRefused, Hello, LeaderAnswer, LeaderAsked, Message
 
@@ -227,7 +227,7 @@ class ServerLinks:
         server = link.server
         error: LunalogError | None = None
         try:
-            found = await connection.dial(
+            found = await dialing.dial(
                 self.runtime,
                 server.address,
                 self._hello(),

@@ -20,8 +20,8 @@ from lunalog.client.master import FINAL_ERRORS, MasterLink
 from lunalog.errors import LunalogError, MasterUnavailableError
 from lunalog.runtime import Worker
 from lunalog.types import Sequence, StreamId
-from lunalog.wire import connection
-from lunalog.wire.connection import Connection, Handler
+from lunalog.wire import dialing
+from lunalog.wire.connection import HANDSHAKE_TIMEOUT_S, Connection, Handler
 from lunalog.wire.messages import ClientBeat, ClientBeatReply, EndSession
 
 GOODBYE_TIMEOUT_S: Final = 1.0
@@ -165,12 +165,12 @@ class Session(Handler):
             if self._is_closing:
                 return None
             try:
-                return await connection.dial(
+                return await dialing.dial(
                     self.runtime,
                     address,
                     self._link.hello("beat"),
                     self,
-                    timeout=connection.HANDSHAKE_TIMEOUT_S,
+                    timeout=HANDSHAKE_TIMEOUT_S,
                     unreachable=MasterUnavailableError,
                 )
             except MasterUnavailableError:

@@ -19,7 +19,7 @@ from lunalog.wire.connection import Connection
 from lunalog.wire.messages import CloseSlot, Opened, OpenSlot
 
 OPEN_TIMEOUT_S = 5.0
-QUEUED_BYTES_MAX = 256 * limits.KIB
+QUEUED_BYTES_MAX = 512 * limits.KIB
 """Frames of so many bytes do not wait for the turn's end."""
 JOINED_BYTES_MAX = 16 * limits.KIB
 """A frame up to this size is copied behind its envelope: one buffer costs less than two."""

@@ -32,7 +32,7 @@ from lunalog.master.sessions import Sessions
 from lunalog.master.store import MetadataStore
 from lunalog.orchestrator.base import Orchestrator
 from lunalog.runtime import Address, Listener, Runtime, Tasks
-from lunalog.wire.connection import acceptor
+from lunalog.wire.dialing import acceptor
 from lunalog.wire.messages import Done, Health, ScaleServers, ServerList
 
 logger = logging.getLogger("lunalog.master")

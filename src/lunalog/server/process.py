@@ -35,7 +35,8 @@ from lunalog.storage.log import Log
 from lunalog.storage.records import CertificateRecord, ControlRecord, Damage, PromiseRecord, Record
 from lunalog.types import Certificate, SegmentId, Sequence, ServerAddress, StreamId, check_node_name
 from lunalog.wire import codec
-from lunalog.wire.connection import Connection, Handler, acceptor
+from lunalog.wire.connection import Connection, Handler
+from lunalog.wire.dialing import acceptor
 from lunalog.wire.messages import Hello, ServerReport, Welcome
 
 logger = logging.getLogger("lunalog.server")
@@ -63,6 +64,8 @@ class JournalServer:
         self._masters = tuple(masters)
         self._listener: Listener | None = None
         self._connections: dict[Connection, None] = {}
+        self.appenders: set[Connection] = set()
+        """Those on which segments are open: where there is one, no other brings appends in its turn."""
         self._throttled: list[Connection] = []
         self._damage_seen = 0
         self._is_stopping = False

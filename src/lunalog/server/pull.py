@@ -17,7 +17,8 @@ from lunalog.storage.records import BaseRecord, FrameRecord, Record
 from lunalog.types import Chain, ServerAddress, StreamId
 from lunalog.wire import frames
 from lunalog.wire.codec import ReadStatus
-from lunalog.wire.connection import Connection, Handler, dial
+from lunalog.wire.connection import Connection, Handler
+from lunalog.wire.dialing import dial
 from lunalog.wire.messages import Read
 
 if TYPE_CHECKING:

@@ -27,7 +27,8 @@ from lunalog.runtime import Address
 from lunalog.server.commands import Commands
 from lunalog.storage import identity
 from lunalog.types import SegmentId, StreamId
-from lunalog.wire.connection import Connection, Handler, dial
+from lunalog.wire.connection import Connection, Handler
+from lunalog.wire.dialing import dial
 from lunalog.wire.messages import (
     Registered,
     RegisterServer,

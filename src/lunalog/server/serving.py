@@ -125,6 +125,7 @@ class ServerHandler(Handler):
     def on_closed(self, connection: Connection, error: LunalogError) -> None:
         """Forget the slots; the segments stay as they are."""
         self.server.went(connection)
+        self.server.appenders.discard(connection)
         self.server.leaders.gone(connection)
         self.slots.clear()
         self.server.reads.gone(connection)
@@ -149,6 +150,8 @@ class ServerHandler(Handler):
         """A slot is closed, or a leader answers."""
         if isinstance(message, CloseSlot):
             self.slots.pop(message.slot, None)
+            if not self.slots:
+                self.server.appenders.discard(connection)
         elif isinstance(message, LeaderAnswer):
             self.server.leaders.answered(connection, message)
         else:
@@ -184,7 +187,8 @@ class ServerHandler(Handler):
             records: list[Record] = [record]
             if held.base is not None and held.base[0] == head.first:
                 records = [BaseRecord(found.stream, held.id, *held.base), record]
-            server.log.put(records, synced=_Accepted(server, found, held.end))
+            is_last = len(server.appenders) == 1 and not connection.has_more
+            server.log.put(records, synced=_Accepted(server, found, held.end), is_last=is_last)
             server.appended_bytes += len(data)
             server.throttle(connection)
         elif held.durable > found.acked:
@@ -232,6 +236,7 @@ class ServerHandler(Handler):
         state = server.replica.streams[stream]
         slot = Slot(message.slot, connection, stream, state, held, message.incarnation)
         self.slots[message.slot] = slot
+        server.appenders.add(connection)
         server.leaders.came(stream, connection)
 
         def synced() -> None:

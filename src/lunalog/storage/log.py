@@ -18,7 +18,7 @@ from lunalog import limits
 from lunalog.config import ServerConfig
 from lunalog.errors import ClosedError, InvariantError
 from lunalog.runtime import Runtime, drive
-from lunalog.storage import extents, ledger
+from lunalog.storage import extents, ledger, noting
 from lunalog.storage.boot import Boot, Booted, Deliver, Snapshot
 from lunalog.storage.cache import TailCache
 from lunalog.storage.fetch import FrameReader
@@ -26,7 +26,7 @@ from lunalog.storage.files import Disk
 from lunalog.storage.index import Index, StartOf
 from lunalog.storage.keeper import Keeper
 from lunalog.storage.ledger import Beginning, Plan
-from lunalog.storage.records import Damage, FrameRecord, MarkRecord, OpenRecord, Record, bytes_of
+from lunalog.storage.records import Damage, MarkRecord, Record, bytes_of
 from lunalog.storage.writer import Closed, Committed, Put, WalWriter, failure
 from lunalog.types import Chain, SegmentId, Sequence, StreamId
 from lunalog.wire.frames import FrameHead
@@ -180,6 +180,7 @@ class Log:
         done: Callable[[], object] | None = None,
         *,
         synced: Callable[[], object] | None = None,
+        is_last: bool = False,
     ) -> None:
         """Queue records; they become durable together, in the order of puts.
 
@@ -189,6 +190,7 @@ class Log:
                 never if the log fails, which ends the node.
             synced: The same, but at once when they are durable, before anybody could read them:
                 who appends waits for no more.
+            is_last: Nothing can share this turn's batch: it leaves now, and may be told within this.
 
         Raises:
             ClosedError: After `close`.
@@ -199,14 +201,14 @@ class Log:
         size = bytes_of(records)
         if size > self._config.extent_bytes:
             raise InvariantError(f"a put of {size} bytes does not fit into an extent")
-        if not self._turn:
+        if not self._turn and not is_last:
             self._loop.call_soon(self._end_turn)
         self._turn.append(Put(records, size, done, synced))
         self._put_count += 1
         self.queued_bytes += size
         self._turn_bytes += size
-        if self._turn_bytes > INLINE_BYTES_MAX:
-            self._end_turn()  # the writer works on it while the rest of the turn is taken in
+        if is_last or self._turn_bytes > INLINE_BYTES_MAX:
+            self._end_turn()  # if it was too much, the writer works while the rest is taken in
 
     def mark(self, stream: StreamId, segment: SegmentId, committed: Sequence) -> None:
         """Note a committed sequence; the next idle batch records it (R12, R17)."""
@@ -269,18 +271,7 @@ class Log:
         self._prepare()
 
     def _note(self, batch: Committed) -> None:
-        offsets = iter(batch.offsets)
-        index, cache, extent = self._index, self._cache, batch.extent
-        has_records = False
-        for put in batch.puts:
-            for record, offset in zip(put.records, offsets, strict=False):
-                if type(record) is FrameRecord:
-                    index.add(record, extent, offset)
-                    cache.add(record)
-                elif type(record) is OpenRecord:
-                    index.opened(record)
-                has_records |= type(record) is not MarkRecord
-        if has_records:
+        if noting.note(batch, self._index, self._cache):
             self._is_attested = False
             self._last_commit = self._loop.time()
             if self._idle_timer is None:
@@ -350,14 +341,7 @@ class Log:
             self._free_later()
 
     async def _make_extent(self, number: int) -> None:
-        wal = self._wal
-        try:
-            wal.next = await extents.create(self._disk, number, self._config.extent_bytes)
-            await wal.check_space()
-        except OSError as error:
-            if not extents.is_full_error(error):
-                raise
-            wal.is_short_of_space = True  # the writer goes on in its extent; `_free` tries again
+        await self._wal.prepare(number)
         self._tell(self._prepared)(None)
 
     def _prepared(self, _: object) -> None:

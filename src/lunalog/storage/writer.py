@@ -20,6 +20,7 @@ import msgspec
 from lunalog import limits
 from lunalog.errors import DiskFullError, StorageError
 from lunalog.runtime import Mailbox, Runtime
+from lunalog.storage import extents
 from lunalog.storage import format as layout
 from lunalog.storage.extents import Extent
 from lunalog.storage.files import Buffer, Disk
@@ -194,6 +195,16 @@ class Wal:
         await extent.file.close()
         self.enter(following, Position(extent.number, end))
         return Closed(extent.number, end, following.number, self.number, self.before)
+
+    async def prepare(self, number: int) -> None:
+        """Make the next extent ready.  Without room for it the log goes on in its extent: try again."""
+        try:
+            self.next = await extents.create(self._disk, number, self._extent_bytes)
+            await self.check_space()
+        except OSError as error:
+            if not extents.is_full_error(error):
+                raise
+            self.is_short_of_space = True
 
     async def check_space(self) -> None:
         """See whether appends still have the room that fences are to keep (D3)."""

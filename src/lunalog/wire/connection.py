@@ -21,10 +21,9 @@ from lunalog.errors import (
     OverloadedError,
     PeerError,
     ServerUnavailableError,
-    TlsMismatchError,
     UnsupportedVersionError,
 )
-from lunalog.runtime import Address, Runtime
+from lunalog.runtime import Runtime
 from lunalog.wire import codec
 from lunalog.wire.codec import Buffer, FramesHead, Kind
 from lunalog.wire.handler import Handler as Handler
@@ -42,9 +41,27 @@ WRITE_HIGH_BYTES: Final = limits.MIB
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One end of a connection.  Make it by `dial` or `accept`."""
+    """One end of a connection; `wire.dialing` makes it.
 
-    def __init__(self, runtime: Runtime, handler: Handler) -> None:
+    Args:
+        runtime: Of the node.
+        handler: Who handles what arrives.
+        greet: What the end that dials says of itself.
+        welcome: What the end that accepts answers to that; see `dialing.acceptor`.
+        room: For large messages; none: this side knows whom it has dialled.
+        unreachable: The error that a lost connection is told as.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        handler: Handler,
+        *,
+        greet: Callable[[], Hello] | None = None,
+        welcome: Callable[[Hello], tuple[Welcome, Handler]] | None = None,
+        room: Room | None = None,
+        unreachable: type[AvailabilityError] = ServerUnavailableError,
+    ) -> None:
         self._runtime = runtime
         self._loop = asyncio.get_running_loop()
         self.handler = handler
@@ -57,11 +74,12 @@ class Connection(asyncio.BufferedProtocol):
         self._buffer = bytearray(BUFFER_BYTES_MIN)
         self._view = memoryview(self._buffer)
         self._filled = 0
+        self.has_more = False
+        """Whether more had arrived behind the APPEND that is handled, or may have."""
         self.received_bytes = 0
         """All that ever arrived."""
         self._magic_left = 0
-        self._room: Room | None = None
-        """For large messages; none: this side knows whom it has dialled."""
+        self._room = room
         self._awaited = 0
         """Bytes that wait for room; nothing is read meanwhile."""
         self._out: list[Buffer] = []
@@ -74,11 +92,11 @@ class Connection(asyncio.BufferedProtocol):
         """Requests under way, and what they are to be answered with."""
         self._next_request = 1
         self._deadline: asyncio.TimerHandle | None = None
-        self._greet: Callable[[], Hello] | None = None
-        self._welcome: Callable[[Hello], tuple[Welcome, Handler]] | None = None
-        self._opened: asyncio.Future[None] | None = None
-        self.unreachable: type[AvailabilityError] = ServerUnavailableError
-        """The error that a lost connection is told as."""
+        self._greet = greet
+        self._welcome = welcome
+        self._unreachable = unreachable
+        self.opened: asyncio.Future[None] | None = None
+        """Whoever waits for the handshake puts it here; it ends in why there was none."""
 
     def __repr__(self) -> str:
         peer = self.peer
@@ -176,7 +194,7 @@ class Connection(asyncio.BufferedProtocol):
         Raises:
             LunalogError: What the peer answered.
             DeadlineExceededError: No answer within `timeout` seconds; may have been applied.
-            AvailabilityError: `self.unreachable`, when the connection is lost; may have been applied.
+            AvailabilityError: Of type `unreachable`, when the connection is lost; may have been applied.
 
         Cancelling stops the waiting, not the operation.
         """
@@ -249,13 +267,13 @@ class Connection(asyncio.BufferedProtocol):
             if not answer.done():
                 answer.set_exception(self._lost())
         self._pending.clear()
-        if self._opened is not None and not self._opened.done():
-            self._opened.set_exception(error)
+        if self.opened is not None and not self.opened.done():
+            self.opened.set_exception(error)
         if was_open:
             self.handler.on_closed(self, error)
 
     def _lost(self) -> LunalogError:
-        return self.unreachable(f"{self!r}: {self.closed_by}")
+        return self._unreachable(f"{self!r}: {self.closed_by}")
 
     def pause_writing(self) -> None:
         """The transport has enough."""
@@ -339,6 +357,7 @@ class Connection(asyncio.BufferedProtocol):
         if kind == codec.ACK:
             self.handler.on_ack(self, number, sequence)
         elif kind == codec.APPEND:
+            self.has_more = at + size < filled or filled == len(self._buffer)
             frame = self._view[at + codec.DATA_HEAD.size : at + size]
             self.handler.on_append(self, number, sequence, frame)
         else:
@@ -454,71 +473,6 @@ class Connection(asyncio.BufferedProtocol):
             self._deadline.cancel()
         self.peer = peer
         self.is_open = True
-        if self._opened is not None and not self._opened.done():
-            self._opened.set_result(None)
+        if self.opened is not None and not self.opened.done():
+            self.opened.set_result(None)
         self.handler.on_open(self)
-
-
-async def dial(
-    runtime: Runtime,
-    address: Address,
-    hello: Hello,
-    handler: Handler,
-    *,
-    timeout: float = HANDSHAKE_TIMEOUT_S,
-    unreachable: type[AvailabilityError] = ServerUnavailableError,
-) -> Connection:
-    """Connect to `address` and shake hands.
-
-    Raises:
-        AvailabilityError: Of type `unreachable`: nobody answers there, or not in `timeout` seconds.
-        LunalogError: What the other side refused us with (wrong cluster, version, ...).
-    """
-    connection = Connection(runtime, handler)
-    connection.unreachable = unreachable
-    connection._greet = lambda: hello
-    opened = connection._opened = asyncio.get_running_loop().create_future()
-    try:
-        async with asyncio.timeout(timeout):
-            await runtime.network.connect(lambda: connection, address)
-            await opened
-    except TimeoutError:
-        connection.abort()
-        raise unreachable(
-            f"no answer from {address[0]}:{address[1]} within {timeout:g} s"
-        ) from None
-    except OSError as error:
-        raise unreachable(f"cannot reach {address[0]}:{address[1]}: {error}") from error
-    except CorruptFrameError as error:
-        raise CorruptFrameError(
-            f"what answers at {address[0]}:{address[1]} does not speak lunalog ({error}); "
-            "nothing was changed: check the address"
-        ) from error
-    except TlsMismatchError as error:
-        raise TlsMismatchError(f"{address[0]}:{address[1]}: {error}") from error
-    except asyncio.CancelledError:
-        connection.abort()
-        raise
-    finally:
-        if opened.done() and not opened.cancelled():
-            opened.exception()  # seen
-    return connection
-
-
-def acceptor(
-    runtime: Runtime, welcome: Callable[[Hello], tuple[Welcome, Handler]]
-) -> Callable[[], Connection]:
-    """Return a factory for `Network.listen`, whose connections share the room for large messages.
-
-    `welcome` looks at the dialler's Hello and returns the answer and who handles the connection, or
-    raises the `LunalogError` to refuse it with.
-    """
-    room = Room()
-
-    def make() -> Connection:
-        connection = Connection(runtime, Handler())
-        connection._welcome = welcome
-        connection._room = room
-        return connection
-
-    return make

@@ -25,7 +25,8 @@ from lunalog.types import (
 )
 from lunalog.wire import codec, frames
 from lunalog.wire.codec import FramesHead, ReadStatus
-from lunalog.wire.connection import Connection, Handler, acceptor, dial
+from lunalog.wire.connection import Connection, Handler
+from lunalog.wire.dialing import acceptor, dial
 from lunalog.wire.messages import (
     AskLeader,
     ClientBeat,

@@ -24,7 +24,8 @@ from lunalog.errors import (
 from lunalog.runtime import Tasks
 from lunalog.types import Member, OpenSegment, SegmentId, ServerAddress
 from lunalog.wire import codec
-from lunalog.wire.connection import Connection, acceptor
+from lunalog.wire.connection import Connection
+from lunalog.wire.dialing import acceptor
 from lunalog.wire.messages import AppendRefused, LeaderAnswer, LeaderAsked, Opened, OpenSlot
 
 MEMBER = Member("s1", 1)

@@ -7,7 +7,8 @@ import pytest
 from lunalog.embedded.runtime import MemoryRuntime
 from lunalog.errors import PeerError, ServerUnavailableError
 from lunalog.wire import codec
-from lunalog.wire.connection import Handler, acceptor, dial
+from lunalog.wire.connection import Handler
+from lunalog.wire.dialing import acceptor, dial
 from lunalog.wire.memory import MemoryNetwork
 from lunalog.wire.messages import Done, Hello, Ping, Welcome
 

@@ -26,7 +26,8 @@ from lunalog.types import (
     StreamView,
 )
 from lunalog.wire.codec import VERSION_MAX, VERSION_MIN
-from lunalog.wire.connection import Connection, Handler, dial
+from lunalog.wire.connection import Connection, Handler
+from lunalog.wire.dialing import dial
 from lunalog.wire.messages import (
     ClientBeat,
     CreateStream,

@@ -27,7 +27,8 @@ from lunalog.types import (
     ServerAddress,
 )
 from lunalog.wire import codec, frames
-from lunalog.wire.connection import Connection, Handler, acceptor, dial
+from lunalog.wire.connection import Connection, Handler
+from lunalog.wire.dialing import acceptor, dial
 from lunalog.wire.messages import (
     AppendRefused,
     Command,

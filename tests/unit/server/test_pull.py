@@ -24,7 +24,8 @@ from lunalog import limits
 from lunalog.types import Member, ServerAddress
 from lunalog.wire import codec
 from lunalog.wire.codec import FramesHead, ReadStatus
-from lunalog.wire.connection import Connection, Handler, acceptor
+from lunalog.wire.connection import Connection, Handler
+from lunalog.wire.dialing import acceptor
 from lunalog.wire.messages import (
     CertifyCommand,
     Hello,

@@ -9,7 +9,8 @@ from typing import Any
 from lunalog.errors import LunalogError
 from lunalog.testing.simulation import Simulation
 from lunalog.wire import codec
-from lunalog.wire.connection import Connection, Handler, acceptor, dial
+from lunalog.wire.connection import Connection, Handler
+from lunalog.wire.dialing import acceptor, dial
 from lunalog.wire.messages import Hello, Message, Welcome
 
 HELLO = Hello(1, 1, "", "client", "engine-1", b"\x11" * 16, b"\x22" * 16)

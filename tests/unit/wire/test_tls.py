@@ -21,7 +21,8 @@ from lunalog.errors import (
     UntrustedPeerError,
 )
 from lunalog.wire import certificates, codec, frames, tls
-from lunalog.wire.connection import HANDSHAKE_TIMEOUT_S, WRITE_HIGH_BYTES, dial
+from lunalog.wire.connection import HANDSHAKE_TIMEOUT_S, WRITE_HIGH_BYTES
+from lunalog.wire.dialing import dial
 from lunalog.wire.messages import Done, Ping
 from lunalog.wire.tls import RECORD_BYTES, WRITE_BYTES, TlsNetwork, pieces
 
