@@ -1,14 +1,17 @@
 """lunalog: a replicated single-write journal.
 
-The public names are imported when they are first used, so that `import lunalog` costs next to nothing.
+The public names are imported when they are first used, so that `import lunalog` costs next to nothing:
+no module of the standard library either, since a Ctrl-C while the command loads one has nobody yet.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False
+"""Type checkers take it for that of `typing`, which is not worth its time here."""
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from lunalog.client.reader import EndState, StreamReader
     from lunalog.client.writer import StreamWriter
     from lunalog.config import ClientConfig
@@ -134,6 +137,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is asked for."""
     if name not in __all__:
         raise AttributeError(f"module 'lunalog' has no attribute {name!r}")
+    import importlib
+
     value = getattr(importlib.import_module(_HOMES.get(name, "lunalog.errors")), name)
     globals()[name] = value
     return value

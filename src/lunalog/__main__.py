@@ -1,23 +1,23 @@
-"""`lunalog`, and `python -m lunalog`: where the command begins."""
+"""`lunalog`, and `python -m lunalog`: where the command begins.
+
+Until an event loop runs a Ctrl-C ends the process as it ends one that does not know the signal: at once,
+without a word, and to a shell with 130.  Python would print a traceback of whatever it was importing.
+"""
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # `signal` without its enumerations
 import os
-import signal
 import sys
 
 
 def run() -> int:
-    """Run the command; a Ctrl-C while it is still being imported ends it without a word."""
-    _fill_standard_descriptors()
-    handler = signal.getsignal(signal.SIGINT)
-    is_ours = handler is signal.default_int_handler
-    if is_ours:
+    """Run the command and return its exit code."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _fill_standard_descriptors()
     from lunalog.cli.main import main
 
-    if is_ours:
-        signal.signal(signal.SIGINT, handler)
     return main()
 
 

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lunalog.cli.exits import TerminatedError
@@ -44,9 +44,27 @@ def run(settings: Settings, work: Coroutine[Any, Any, T]) -> T:
     configure_logging(settings.verbose)
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(_until_signal(work))
+            runner.get_loop()
+            with interruptible():
+                return runner.run(_until_signal(work))
     except KeyboardInterrupt:
         raise TerminatedError(signal.SIGINT) from None
+    finally:
+        work.close()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C cancel the body's loop, where it ends the process before and after (`__main__`)."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_DFL:
+        yield  # ignored, as in the background of a shell; or somebody else's
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # see `past_return`
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 async def _until_signal(work: Coroutine[Any, Any, T]) -> T:
