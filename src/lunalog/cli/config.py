@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 
+from lunalog.cli.groups import Group
 from lunalog.cli.options import Settings, shared
 from lunalog.cli.render import show_rows
 
 
-@click.group("config")
+@click.group("config", cls=Group)
 def config_command() -> None:
     """Show settings."""
 

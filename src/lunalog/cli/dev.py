@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lunalog.cli import exits
-from lunalog.cli.options import DEFAULT_URL, Settings, read_only, shared
+from lunalog.cli.groups import Group
+from lunalog.cli.options import DEFAULT_URL, PORT, Number, Settings, read_only, shared
 from lunalog.cli.render import count, show_rows
 from lunalog.cli.running import connected, note, past_return, run
 from lunalog.errors import AvailabilityError, LunalogError, UsageError
@@ -46,7 +47,7 @@ directory_option = click.option(
 )
 
 
-@click.group("dev")
+@click.group("dev", cls=Group)
 def dev_command() -> None:
     """Run a cluster on this machine: a master and journal servers."""
 
@@ -70,11 +71,12 @@ def _find(settings: Settings, directory: Path | None) -> DevDirectory:
 
 
 @dev_command.command("up")
-@click.option("--servers", type=click.IntRange(min=1), metavar="N", help="[default: 3]")
+@click.option("--servers", type=Number(int, above=0), metavar="N", help="[default: 3]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of the master.")
 @click.option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=PORT,
+    metavar="PORT",
     default=7600,
     show_default=True,
     help="Port of the master; 0: any free one.",
@@ -135,6 +137,7 @@ async def _foreground(
     from lunalog.runtime import SystemRuntime
 
     cluster = DevCluster(SystemRuntime(), home.path, servers=servers or 3, host=host, port=port)
+    settings.has_begun = True
     await cluster.start()
     try:
         alive = await ready(settings, cluster, servers)

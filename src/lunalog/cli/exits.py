@@ -9,11 +9,13 @@ import errno
 import json
 import sys
 import traceback
+from collections.abc import Iterable
 from typing import Final
 
 import click
 
 from lunalog.errors import (
+    AvailabilityError,
     DirectoryLockedError,
     DiskFullError,
     LunalogError,
@@ -24,6 +26,7 @@ from lunalog.errors import (
     OutcomeUnknownError,
     ServerUnavailableError,
     StorageError,
+    StreamError,
     StreamExistsError,
     StreamNotFoundError,
     TruncatedError,
@@ -53,8 +56,8 @@ NEXT: Final[dict[type[LunalogError], str]] = {
     TruncatedError: "read from its start: `lunalog info` shows it",
     NotLeaderError: "wait for it with `--wait`, or ask it to hand over: `lunalog transfer`",
     MasterUnavailableError: (
-        "is it running, and is the address right (`--cluster`, LUNALOG_URL)? "
-        "`lunalog dev up --detach` starts a cluster on this machine"
+        "`lunalog dev up --detach` starts a cluster on this machine, "
+        "`--cluster` and LUNALOG_URL name another one"
     ),
     NotEnoughServersError: (
         "`lunalog health` shows what is wrong with them, `lunalog servers scale` adds some"
@@ -68,6 +71,10 @@ NEXT: Final[dict[type[LunalogError], str]] = {
     MetadataLostError: "see docs/operations.md before anything is written",
 }
 """What to do next, by the most specific class."""
+EFFECTS: Final = ("may ", "unknown", "nothing was", "not sent")
+"""By these a message tells what is known of the effect."""
+CERTAIN: Final = (UsageError, StreamError, NotLeaderError, AvailabilityError)
+"""Such an error says that its own operation had no effect, where it does not say that it may have."""
 
 
 class CommandError(LunalogError):
@@ -105,19 +112,26 @@ def from_os_error(error: OSError, what: str) -> LunalogError:
     return StorageError(f"{what}: {reason}")
 
 
-def describe(error: LunalogError, *, is_read_only: bool = False) -> str:
-    """Return what failed; what is known of the effect; what to do next."""
-    is_doubtful = error.maybe_applied and not is_read_only
-    parts = [str(error).rstrip(". ") or error.code]
-    is_told = any(word in parts[0] for word in ("may ", "unknown", "nothing was", "not sent"))
-    if is_doubtful and not is_told:
-        parts.append("it may have taken effect all the same")
-    if "; " not in parts[0] or (is_doubtful and not is_told):
-        for kind in type(error).__mro__:
-            if kind in NEXT:
-                parts.append(NEXT[kind])
-                break
+def describe(error: LunalogError, *, is_read_only: bool = False, has_begun: bool = False) -> str:
+    """Return what failed; what is known of the effect; what to do next.
+
+    Of a command that had begun before, an error does not know what came of that.
+    """
+    message = str(error).rstrip(". ") or error.code
+    parts = [message]
+    if not _tells_effect(message) and not is_read_only:
+        if error.maybe_applied:
+            parts.append("it may have taken effect all the same")
+        elif isinstance(error, CERTAIN) and not has_begun:
+            parts.append("nothing was changed")
+    first, *rest = message.split("; ")
+    if all(map(_tells_effect, rest)) and ": use " not in first:
+        parts += [NEXT[kind] for kind in type(error).__mro__ if kind in NEXT][:1]
     return "; ".join(parts)
+
+
+def _tells_effect(text: str) -> bool:
+    return any(word in text for word in EFFECTS)
 
 
 def report_usage(error: click.ClickException, *, as_json: bool) -> int:
@@ -125,31 +139,51 @@ def report_usage(error: click.ClickException, *, as_json: bool) -> int:
     if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
         error.show()
         return error.exit_code
-    message = error.format_message().rstrip(".")
-    message = message[:1].lower() + message[1:]
+    message = _usage(error)
+    parts = [message[:1].lower() + message[1:], "nothing was done"]
     context = getattr(error, "ctx", None)
-    is_told = message.startswith("no such command") and "did you mean" in message
-    if context is not None and not is_told:
-        message += f"; see `{context.command_path} --help`"
-    _show("usage", message, error.exit_code, as_json=as_json)
+    if context is not None:
+        parts.append(f"see `{context.command_path} --help`")
+    _show("usage", "; ".join(parts), error.exit_code, as_json=as_json)
     return error.exit_code
 
 
-def report(error: BaseException, *, verbose: int, as_json: bool, is_read_only: bool = False) -> int:
+def _usage(error: click.ClickException) -> str:
+    """Return what click says, as one clause."""
+    if not isinstance(error, click.NoSuchOption):
+        return error.format_message().rstrip(".")
+    if error.option_name.removeprefix("-").isdigit():
+        return "a negative number means nothing here"
+    return f"no such option {error.option_name!r}{did_you_mean(error.possibilities)}"
+
+
+def did_you_mean(names: Iterable[str] | None) -> str:
+    """Return a question that stands in parentheses; nothing where there is no name."""
+    meant = " or ".join(map(repr, names or ()))
+    return f" (did you mean {meant}?)" if meant else ""
+
+
+def report(
+    error: BaseException,
+    *,
+    verbose: int,
+    as_json: bool,
+    is_read_only: bool = False,
+    has_begun: bool = False,
+) -> int:
     """Print an error on stderr and return its exit code."""
     if verbose >= 2:
         traceback.print_exception(error, file=sys.stderr)
     if not isinstance(error, LunalogError):
-        text = f"{type(error).__name__}: {error}"
-        click.echo(
-            f"error: {text}; this is a bug in lunalog, what it did is not known; "
-            "run it again with -vv for the traceback",
-            err=True,
+        text = (
+            f"{type(error).__name__}: {error}; this is a bug in lunalog, what it did is not known; "
+            "run it again with -vv for the traceback"
         )
+        _show("bug", text, ERROR, maybe_applied=not is_read_only, as_json=as_json)
         return ERROR
     _show(
         error.code,
-        describe(error, is_read_only=is_read_only),
+        describe(error, is_read_only=is_read_only, has_begun=has_begun),
         error.exit_code,
         maybe_applied=error.maybe_applied and not is_read_only,
         as_json=as_json,

@@ -12,7 +12,7 @@ import click
 
 from lunalog.cli import exits
 from lunalog.cli.leading import leading
-from lunalog.cli.options import Settings, shared
+from lunalog.cli.options import Number, Settings, shared
 from lunalog.cli.running import connected, note, peer_name, run
 
 if TYPE_CHECKING:
@@ -30,11 +30,10 @@ WITHOUT = "without --no-wait this waits for its turn"
 @click.option("--peer", metavar="NAME", help="Name to lead under.  [default: lead-HOST-PID]")
 @click.option(
     "--grace",
-    type=click.FloatRange(min=0),
+    type=Number(float, 0),
     default=5.0,
-    show_default=True,
     metavar="SECONDS",
-    help="Between SIGTERM and SIGKILL.",
+    help="Between SIGTERM and SIGKILL.  [default: 5]",
 )
 @shared
 @click.pass_obj

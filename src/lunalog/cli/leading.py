@@ -33,6 +33,7 @@ async def leading(
         await refuse_if_led(journal, stream, hint)
     try:
         async with journal.lead(stream, timeout=None if wait else time_of(settings)) as writer:
+            settings.has_begun = True
             yield writer
     except DeadlineExceededError:
         if not wait:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ import click
 
 from lunalog import __version__
 from lunalog.cli import exits
-from lunalog.cli.options import Settings, shared
+from lunalog.cli.groups import Group
+from lunalog.cli.options import OUTPUTS, Settings, shared
 from lunalog.errors import LunalogError
 
 COMMANDS: dict[str, str] = {
@@ -41,7 +43,7 @@ COMMANDS: dict[str, str] = {
 """Command -> module of this room that holds it; imported when it is needed."""
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group that imports a command's module when somebody asks for the command."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -66,22 +68,6 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise BrokenPipeError from None
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Name what was probably meant when there is no such command."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            import difflib
-
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            if not near:
-                raise
-            raise click.UsageError(
-                f"no such command {args[0]!r}; did you mean {near[0]!r}?", ctx
-            ) from error
 
 
 @click.group(
@@ -108,13 +94,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         code = exits.BROKEN_PIPE
     except click.ClickException as error:
-        code = exits.report_usage(error, as_json=settings.is_json)
+        words = sys.argv[1:] if arguments is None else arguments
+        code = exits.report_usage(error, as_json=settings.is_json or asks_for_json(words))
     except LunalogError as error:
         code = exits.report(
             error,
             verbose=settings.verbose,
             as_json=settings.is_json,
             is_read_only=settings.is_read_only,
+            has_begun=settings.has_begun,
         )
     except OSError as error:
         mapped = exits.from_os_error(error, "this command")
@@ -138,6 +126,16 @@ def _invoke(arguments: Sequence[str] | None, settings: Settings) -> int:
         obj=settings,
     )
     return result if isinstance(result, int) else exits.OK
+
+
+def asks_for_json(words: Sequence[str]) -> bool:
+    """Return true if a command line that could not be read to its end wants JSON."""
+    own = list(itertools.takewhile(lambda word: word != "--", words))
+    pairs = [*itertools.pairwise(own), *(tuple(word.split("=", 1)) for word in own if "=" in word)]
+    return any(
+        option in ("-o", "--output") and form in OUTPUTS and form != "table"
+        for option, form in pairs
+    )
 
 
 def _drop_stdout() -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lunalog.cli import exits
-from lunalog.cli.options import Settings, shared
+from lunalog.cli.options import PORT, Number, Settings, shared
 from lunalog.errors import BadAddressError, UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def process_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--lifeline",
-            type=click.IntRange(min=0),
+            type=Number(int, 0),
             metavar="FD",
             help="End when the other side of this inherited pipe closes.",
         ),
@@ -99,7 +99,7 @@ def network_of(config: ServerConfig | MasterConfig, host: str | None) -> Network
 )
 @click.option("--name", help="Name of the server.  [default: drawn once, kept in the directory]")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port.  [default: any free one]")
+@click.option("--port", type=PORT, metavar="PORT", help="Port.  [default: any free one]")
 @click.option(
     "--label",
     "labels",
@@ -161,10 +161,10 @@ def server_command(
     help="Directory of the metadata; made if it is not there.",
 )
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port.  [default: 7600]")
+@click.option("--port", type=PORT, metavar="PORT", help="Port.  [default: 7600]")
 @click.option(
     "--servers",
-    type=click.IntRange(min=0),
+    type=Number(int, 0),
     metavar="N",
     help="Keep N journal servers alive on this machine (at the first start; later: "
     "`lunalog servers scale`).  [default: start none]",
@@ -269,6 +269,7 @@ def run_node(
     held = PidFile(pid_file) if pid_file is not None else None
     if held is not None:
         held.take(arguments)
+    settings.has_begun = True
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(start, held, lifeline, network))
 

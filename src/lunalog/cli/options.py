@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
@@ -13,6 +14,56 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_URL = "lunalog://127.0.0.1:7600"
 OUTPUTS = ("table", "json", "jsonl")
+LARGEST = 2**63 - 1
+"""No number of a command line goes further: it must fit into a message."""
+
+
+class Number(click.ParamType):  # type: ignore[type-arg]
+    """A number within bounds; what is none of them is told in words.
+
+    Ranges of click call a wrong one "not a valid integer range", and stand in each line of the help.
+    """
+
+    name = "number"
+
+    def __init__(
+        self,
+        kind: type[int] | type[float],
+        least: float = -LARGEST,
+        most: float = LARGEST,
+        *,
+        above: float | None = None,
+    ) -> None:
+        self._kind = kind
+        self._least = least
+        self._most = most
+        self._above = -math.inf if above is None else above
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number, an `int` where one is wanted."""
+        try:
+            found = self._kind(value)
+        except (ValueError, OverflowError):
+            found = math.nan
+        if not (self._least <= found <= self._most and found > self._above):
+            is_large = self._most == LARGEST and LARGEST < found < math.inf
+            wanted = "too large" if is_large else f"no {self._words()}"
+            self.fail(f"{str(value)!r} is {wanted}", param, ctx)
+        return found
+
+    def _words(self) -> str:
+        noun = "whole number" if self._kind is int else "number"
+        if self._above > -math.inf:
+            return f"{noun} above {self._above:g}"
+        if self._most < LARGEST:
+            return f"{noun} from {self._least} to {self._most}"
+        return noun if self._least == -LARGEST else f"{noun} of {self._least} or more"
+
+
+POSITIVE = Number(float, above=0)
+PORT = Number(int, 0, 65535)
 
 
 @dataclass(slots=True)
@@ -29,6 +80,8 @@ class Settings:
     """Those of them that the command line names."""
     is_read_only: bool = False
     """True once a command runs that changes nothing, whatever becomes of its questions."""
+    has_begun: bool = False
+    """True once more may have happened than an error knows that nothing came of."""
 
     @property
     def is_json(self) -> bool:
@@ -82,7 +135,7 @@ def shared(
         ),
         click.option(
             "--timeout",
-            type=click.FloatRange(min=0, min_open=True),
+            type=POSITIVE,
             metavar="SECONDS",
             help="Give up one question to the cluster after this long.  [default: 10]",
             **keep,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lunalog.cli.options import Settings, read_only, shared
+from lunalog.cli.options import Number, Settings, read_only, shared
 from lunalog.cli.pipes import OutputPump
 from lunalog.cli.records import FORMATS, Format, template
 from lunalog.cli.running import connected, note, run
@@ -26,12 +26,12 @@ EVENTS_A_WRITE = 1000
 @click.option(
     "--from",
     "start",
-    type=int,
+    type=Number(int),
     metavar="SEQUENCE",
     help="First event; negative: so many before the end.  [default: the first kept]",
 )
-@click.option("--to", "end", type=click.IntRange(min=0), metavar="SEQUENCE", help="Stop before it.")
-@click.option("-n", "--count", type=click.IntRange(min=0), metavar="N", help="Stop after N events.")
+@click.option("--to", "end", type=Number(int, 0), metavar="SEQUENCE", help="Stop before it.")
+@click.option("-n", "--count", type=Number(int, 0), metavar="N", help="Stop after N events.")
 @click.option("-F", "--follow", is_flag=True, help="Wait for more at the end.")
 @click.option(
     "--linearizable", is_flag=True, help="See all that was acknowledged before the command began."

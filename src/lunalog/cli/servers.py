@@ -6,14 +6,15 @@ from typing import Any
 
 import click
 
-from lunalog.cli.options import Settings, read_only, shared
+from lunalog.cli.groups import Group
+from lunalog.cli.options import Number, Settings, read_only, shared
 from lunalog.cli.render import count as count_of
 from lunalog.cli.render import show_rows, size
 from lunalog.cli.running import ask, note
 from lunalog.wire.messages import ServerStatus
 
 
-@click.group("servers", invoke_without_command=True)
+@click.group("servers", cls=Group, invoke_without_command=True)
 @shared
 @click.pass_context
 def servers_command(context: click.Context) -> None:
@@ -59,7 +60,7 @@ def server_row(server: ServerStatus) -> dict[str, Any]:
 
 
 @servers_command.command("scale")
-@click.argument("count", type=click.IntRange(min=0))
+@click.argument("count", type=Number(int, 0))
 @shared
 @click.pass_obj
 def servers_scale_command(settings: Settings, count: int) -> None:

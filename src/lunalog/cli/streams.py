@@ -9,7 +9,7 @@ import click
 
 from lunalog.cli import exits
 from lunalog.cli.leading import leading
-from lunalog.cli.options import Settings, read_only, shared
+from lunalog.cli.options import Number, Settings, read_only, shared
 from lunalog.cli.render import count, moment, show_one, show_rows
 from lunalog.cli.running import ask, connected, note, peer_name, run, time_limit
 from lunalog.errors import AvailabilityError
@@ -18,14 +18,17 @@ if TYPE_CHECKING:
     from lunalog.client.journal import SingleWriteJournal
     from lunalog.types import StreamDescription, StreamHead
 
+COPIES = Number(int, above=0)
 COMMITTED_S = 1.0
 """How long `info` waits for a leader to tell the end of its stream."""
 
 
 @click.command("create")
 @click.argument("stream")
-@click.option("--replicas", type=int, metavar="N", help="Servers that hold a copy.  [default: 3]")
-@click.option("--ack-quorum", type=int, metavar="A", help="Copies before an ack.  [default: 2]")
+@click.option(
+    "--replicas", type=COPIES, metavar="N", help="Servers that hold a copy.  [default: 3]"
+)
+@click.option("--ack-quorum", type=COPIES, metavar="A", help="Copies before an ack.  [default: 2]")
 @click.option("--exist-ok", is_flag=True, help="It is fine if the stream is there already.")
 @shared
 @click.pass_obj
@@ -194,7 +197,7 @@ def delete_command(settings: Settings, stream: str, yes: bool) -> int:
 
 @click.command("truncate")
 @click.argument("stream")
-@click.argument("before", type=click.IntRange(min=0))
+@click.argument("before", type=Number(int, 0))
 @click.option("--wait", is_flag=True, help="Wait until nobody else leads the stream.")
 @shared
 @click.pass_obj

@@ -50,6 +50,28 @@ def test_a_message_says_what_next_and_what_is_known_of_the_effect():
     assert "may have" not in told
 
 
+def test_an_error_of_what_had_no_effect_says_so_unless_more_had_begun():
+    error = StreamNotFoundError("no stream 'a'")
+    assert exits.describe(error).startswith("no stream 'a'; nothing was changed; `lunalog ls`")
+    for known in ({"is_read_only": True}, {"has_begun": True}):
+        assert exits.describe(error, **known).startswith("no stream 'a'; `lunalog ls`")
+    assert exits.describe(StorageError("the disk is gone")) == "the disk is gone"
+
+
+@pytest.mark.parametrize(
+    ("message", "next_is_told"),
+    [
+        ("no master answers", False),
+        ("no master answers; nothing was changed: check the address", False),
+        ("no master answers; nothing was changed; wait for it", True),
+        ("'x' is no address: use lunalog://HOST:PORT", True),
+    ],
+)
+def test_what_to_do_next_is_told_once(message, next_is_told):
+    told = exits.describe(MasterUnavailableError(message))
+    assert told.count("lunalog dev up") == (not next_is_told)
+
+
 def test_a_command_that_changes_nothing_never_says_that_it_may_have(capsys):
     error = DeadlineExceededError("ls: no answer")
     assert "may have" not in exits.describe(error, is_read_only=True)
@@ -65,6 +87,8 @@ def test_json_errors_and_tracebacks(capsys):
         raise ZeroDivisionError("oops")
     assert exits.report(caught.value, verbose=2, as_json=False) == 1
     assert "Traceback" in capsys.readouterr().err
+    assert exits.report(caught.value, verbose=0, as_json=True) == 1
+    assert json.loads(capsys.readouterr().err)["error"] == "bug"
 
 
 def test_errors_of_the_operating_system_are_typed():

@@ -189,10 +189,58 @@ def test_dev_takes_no_offence_at_the_cluster_of_the_environment(tmp_path, monkey
 
 
 def test_a_misspelt_command_is_guessed(capsys):
+    told = "error: no such command {}; nothing was done; see `lunalog{} --help`\n"
     assert main(["apend"]) == 2
-    assert "did you mean 'append'" in capsys.readouterr().err
+    assert capsys.readouterr().err == told.format("'apend' (did you mean 'append'?)", "")
+    assert main(["dev", "stats"]) == 2
+    assert capsys.readouterr().err == told.format("'stats' (did you mean 'status'?)", " dev")
     assert main(["nope"]) == 2
-    assert capsys.readouterr().err == "error: no such command 'nope'; see `lunalog --help`\n"
+    assert capsys.readouterr().err == told.format("'nope'", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("ls --timeout x", "invalid value for '--timeout': 'x' is no number above 0"),
+        ("ls --timeout -1", "invalid value for '--timeout': '-1' is no number above 0"),
+        ("ls --timeout nan", "invalid value for '--timeout': 'nan' is no number above 0"),
+        ("ls --timeout inf", "invalid value for '--timeout': 'inf' is no number above 0"),
+        ("read s --from x", "invalid value for '--from': 'x' is no whole number"),
+        ("read s --from 1e99", "invalid value for '--from': '1e99' is no whole number"),
+        (
+            "read s -n -1",
+            "invalid value for '-n' / '--count': '-1' is no whole number of 0 or more",
+        ),
+        ("truncate s x", "invalid value for 'BEFORE': 'x' is no whole number of 0 or more"),
+        ("truncate s -35", "a negative number means nothing here"),
+        ("servers scale " + "9" * 20, f"invalid value for 'COUNT': '{'9' * 20}' is too large"),
+        ("create s --replicas 0", "invalid value for '--replicas': '0' is no whole number above 0"),
+        (
+            "dev up --port 65536",
+            "invalid value for '--port': '65536' is no whole number from 0 to ",
+        ),
+        ("lead s --grace -1 -- x", "invalid value for '--grace': '-1' is no number of 0 or more"),
+        ("read s --formt x", "no such option '--formt' (did you mean '--format' or '--from'?)"),
+        ("read", "missing argument 'STREAM'"),
+        ("ls a b", "got unexpected extra argument (b)"),
+    ],
+)
+def test_what_cannot_be_read_is_told_in_words_with_the_effect_and_what_to_do(line, what, capsys):
+    assert main(line.split()) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {what}"), told
+    assert "; nothing was done; see `lunalog " in told
+    assert told.endswith(" --help`\n")
+    assert "range" not in told
+
+
+@pytest.mark.parametrize("option", ["-o json", "--output jsonl", "--output=json"])
+@pytest.mark.parametrize("line", ["ls --timeout x", "ls --nope", "nope"])
+def test_who_asks_for_json_gets_it_also_of_a_line_that_cannot_be_read(line, option, capsys):
+    assert main([*line.split(), *option.split()]) == 2
+    assert json.loads(capsys.readouterr().err)["error"] == "usage"
+    assert main([*line.split(), "--", *option.split()]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_a_command_ends_with_the_code_it_returns(monkeypatch):
@@ -204,6 +252,14 @@ def test_a_command_ends_with_the_code_it_returns(monkeypatch):
 
     monkeypatch.setattr(root_command, "main", interrupted)
     assert main([]) == 130
+
+
+def test_help_shows_no_range_of_a_parser(capsys):
+    for line in (["--help"], ["read", "--help"], ["lead", "--help"], ["server", "--help"]):
+        assert main(line) == 0
+        out = capsys.readouterr().out
+        assert "x>" not in out
+        assert "RANGE" not in out
 
 
 def test_a_bug_is_told_as_one_without_traceback(monkeypatch, capsys):

@@ -16,11 +16,11 @@ from lunalog.cli.bench.plan import (
     STALL_S,
     WAYS,
     WAYS_UNTOLD,
-    Number,
     Plan,
     Size,
 )
-from lunalog.cli.options import Settings, shared
+from lunalog.cli.groups import Group
+from lunalog.cli.options import POSITIVE, Number, Settings, shared
 from lunalog.cli.render import show_one
 from lunalog.cli.running import note, run
 from lunalog.errors import UsageError
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from lunalog.cli.bench.workload import Workload
 
 Option = Callable[[Any], Any]
-COUNT, POSITIVE = Number(int), Number(float)
+COUNT = Number(int, above=0)
 SERVERS = 3
 
 
-@click.group("bench", short_help="Measure a cluster with streams of its own.")
+@click.group("bench", cls=Group, short_help="Measure a cluster with streams of its own.")
 def bench_command() -> None:
     """Measure a cluster: appends, reads, append to follower, failover, many streams.
 
@@ -252,6 +252,7 @@ def bench(settings: Settings, work: Workload, options: dict[str, Any]) -> int:
     plan.validate()
     seed = int.from_bytes(SystemRuntime().random_bytes(8), "little")
     session = Session(plan, work, ground, seed)
+    settings.has_begun = True
     result = run(settings, session.run())
     publish(settings, result, html)
     return code_of(session.signum, session.error, result)

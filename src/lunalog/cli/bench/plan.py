@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -33,28 +32,6 @@ TRANSFER, KILL, FREEZE, KILL_SERVER = "transfer", "kill", "freeze", "kill-server
 WAYS: Final = (TRANSFER, KILL, FREEZE, KILL_SERVER)
 """What a failover does, and to whom (failing.py)."""
 WAYS_UNTOLD: Final = (TRANSFER, KILL, FREEZE)
-
-
-class Number(click.ParamType):  # type: ignore[type-arg]
-    """A number above 0; other than a range of click it adds nothing to each line of the help."""
-
-    name = "number"
-
-    def __init__(self, kind: type[int] | type[float]) -> None:
-        self._kind = kind
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the number, an `int` where one is wanted."""
-        try:
-            found = self._kind(value)
-        except (ValueError, OverflowError):
-            found = 0
-        if not 0 < found < math.inf:
-            whole = "whole " if self._kind is int else ""
-            self.fail(f"{value!r} is no {whole}number above 0", param, ctx)
-        return found
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]

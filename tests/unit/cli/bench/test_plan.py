@@ -3,7 +3,8 @@
 import click
 import pytest
 
-from lunalog.cli.bench.plan import Number, Plan, Size
+from lunalog.cli.bench.plan import Plan, Size
+from lunalog.cli.options import Number
 from lunalog.errors import UsageError
 
 
@@ -24,7 +25,7 @@ def test_what_is_no_size(text):
     ("kind", "text", "number"), [(int, "1", 1), (int, "1000", 1000), (float, "0.5", 0.5)]
 )
 def test_numbers(kind, text, number):
-    assert Number(kind).convert(text, None, None) == number
+    assert Number(kind, above=0).convert(text, None, None) == number
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_numbers(kind, text, number):
 )
 def test_what_is_no_number(kind, text):
     with pytest.raises(click.BadParameter, match=r"no (whole )?number above 0"):
-        Number(kind).convert(text, None, None)
+        Number(kind, above=0).convert(text, None, None)
 
 
 def test_the_mode_follows_from_what_is_asked_for():
