@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +21,16 @@ from lunalog.errors import UsageError
 C = TypeVar("C", "ClientConfig", "ServerConfig", "MasterConfig")
 ROLES = ("client", "server", "master")
 """Tables of a file."""
+ABOVE_ZERO = ("heartbeat_ms", "connections_max", "connect_timeout_ms", "operation_timeout_ms")
+PORT_MAX = 65535
+TYPES = {
+    "int": "whole number",
+    "int | None": "whole number",
+    "float": "number",
+    "str": "text",
+    "tuple[str, ...]": "list of texts",
+}
+"""Types of settings, for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,15 +65,20 @@ class ClientConfig:
 
     def validate(self) -> None:
         """Raise `UsageError` if the settings do not fit each other."""
-        _require(self.heartbeat_ms > 0, "heartbeat_ms must be positive")
-        _require(0 < self.lease_fraction <= 1, "lease_fraction must be in (0, 1]")
+        _require_sizes(self)
+        _require(
+            0 < self.lease_fraction <= 1,
+            f"lease_fraction is a part above 0 and at most 1, not {self.lease_fraction}",
+        )
         _require(
             limits.PAYLOAD_BYTES_MAX <= self.in_flight_bytes_max <= limits.SEND_QUEUE_BYTES_MAX,
-            "in_flight_bytes_max must hold one event and fit into a send queue",
+            f"in_flight_bytes_max is at least {limits.PAYLOAD_BYTES_MAX} (one event) and at most "
+            f"{limits.SEND_QUEUE_BYTES_MAX} (a send queue), not {self.in_flight_bytes_max}",
         )
         _require(
             1 <= self.batch_bytes_max <= limits.FRAME_BYTES_MAX - 4 * limits.KIB,
-            "batch_bytes_max must be below the frame limit",
+            f"batch_bytes_max is at least 1 and at most {limits.FRAME_BYTES_MAX - 4 * limits.KIB} "
+            f"(a frame), not {self.batch_bytes_max}",
         )
 
 
@@ -101,16 +116,17 @@ class ServerConfig:
 
     def validate(self) -> None:
         """Raise `UsageError` if the settings do not fit each other."""
-        _require(self.heartbeat_ms > 0, "heartbeat_ms must be positive")
+        _require_sizes(self)
         _require(
             self.extent_bytes >= 2 * limits.MESSAGE_BYTES_MAX,
-            "extent_bytes must hold two of the largest frames",
+            f"extent_bytes is at least {2 * limits.MESSAGE_BYTES_MAX} (two of the largest frames), "
+            f"not {self.extent_bytes}",
         )
         _require(
             self.wal_queue_bytes_max >= limits.MESSAGE_BYTES_MAX,
-            "wal_queue_bytes_max must hold the largest frame",
+            f"wal_queue_bytes_max is at least {limits.MESSAGE_BYTES_MAX} (the largest frame), "
+            f"not {self.wal_queue_bytes_max}",
         )
-        _require(self.connections_max > 0, "connections_max must be positive")
         _require_tls_whole(self)
 
 
@@ -138,11 +154,25 @@ class MasterConfig:
 
     def validate(self) -> None:
         """Raise `UsageError` if the settings do not fit each other."""
-        _require(self.heartbeat_ms * 3 <= self.lease_ms, "heartbeat_ms * 3 must be <= lease_ms")
-        _require(self.heartbeat_ms * 3 <= self.server_lost_ms, "server_lost_ms is too short")
-        _require(self.servers is None or self.servers >= 0, "servers must not be negative")
-        _require(self.connections_max > 0, "connections_max must be positive")
+        _require_sizes(self)
+        for name in ("lease_ms", "server_lost_ms"):
+            _require(
+                self.heartbeat_ms * 3 <= getattr(self, name),
+                f"{name} is at least three times heartbeat_ms ({self.heartbeat_ms}), "
+                f"not {getattr(self, name)}",
+            )
         _require_tls_whole(self)
+
+
+def _require_sizes(config: ClientConfig | ServerConfig | MasterConfig) -> None:
+    """Raise `UsageError` for a number that no time, size or port can be."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, int):
+            least = 1 if field.name in ABOVE_ZERO else 0
+            _require(value >= least, f"{field.name} is {least} or more, not {value}")
+        if field.name == "port":
+            _require(value <= PORT_MAX, f"port is at most {PORT_MAX}, not {value}")
 
 
 def _require_tls_whole(config: ServerConfig | MasterConfig) -> None:
@@ -172,23 +202,52 @@ def load(
     fields = {f.name: f for f in dataclasses.fields(kind)}
     role = kind.__name__.removesuffix("Config").lower()
     found: dict[str, Any] = {}
+    sources: dict[str, str] = {}
     if file is not None:
-        found.update(_from_file(file, role))
+        found = dict(_from_file(file, role))
+        sources = dict.fromkeys(found, str(file))
     prefix = f"LUNALOG_{role.upper()}_"
     for name, text in sorted((environment or {}).items()):
         if name.startswith(prefix):
             key = name.removeprefix(prefix).lower()
-            found[key] = _from_text(key, text, fields)
+            sources[key] = name
+            found[key] = _from_text(text, fields[key]) if key in fields else text
     found.update({k: v for k, v in (flags or {}).items() if v is not None})
-    unknown = sorted(set(found) - set(fields))
-    if unknown:
-        raise UsageError(f"unknown {role} setting: {', '.join(unknown)}")
+    for key in sorted(set(found) - set(fields)):
+        raise UsageError(
+            f"unknown {role} setting: {key} ({sources.get(key, 'an option')}){_near(key, fields)}"
+        )
     try:
         config = msgspec.convert(found, kind)
     except msgspec.ValidationError as error:
+        raise UsageError(_misfit(kind, role, found, sources)) from error
+    try:
+        config.validate()
+    except UsageError as error:
         raise UsageError(f"{role} settings: {error}") from error
-    config.validate()
     return config
+
+
+def _near(key: str, fields: Iterable[str]) -> str:
+    import difflib
+
+    return "".join(f"; did you mean {n}?" for n in difflib.get_close_matches(key, fields, n=1))
+
+
+def _misfit(kind: type[C], role: str, found: Mapping[str, Any], sources: Mapping[str, str]) -> str:
+    """Return which setting is not of its type, where it stands, and what it may be."""
+    said = []
+    for field in dataclasses.fields(kind):
+        try:
+            msgspec.convert({k: v for k, v in found.items() if k == field.name}, kind)
+        except msgspec.ValidationError:
+            value, source = found[field.name], sources.get(field.name, "an option")
+            said.append(f"{role} setting {field.name}: {value!r} is no {_words(field)} ({source})")
+    return "; ".join(said)
+
+
+def _words(field: dataclasses.Field[Any]) -> str:
+    return TYPES[str(field.type)]
 
 
 def _from_file(file: Path, role: str) -> dict[str, Any]:
@@ -210,8 +269,9 @@ def _from_file(file: Path, role: str) -> dict[str, Any]:
     return section
 
 
-def _from_text(key: str, text: str, fields: Mapping[str, Any]) -> Any:
-    default = fields[key].default if key in fields else ""
+def _from_text(text: str, field: dataclasses.Field[Any]) -> Any:
+    """Read a value of the environment; returns the text itself where it cannot be one."""
+    default = field.default
     try:
         if isinstance(default, tuple):
             return tuple(filter(None, text.split(",")))
@@ -219,6 +279,6 @@ def _from_text(key: str, text: str, fields: Mapping[str, Any]) -> Any:
             return float(text)
         if isinstance(default, int) or default is None:
             return int(text)
-    except ValueError as error:
-        raise UsageError(f"setting {key}: {text!r} is not a number") from error
+    except ValueError:
+        return text
     return text

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from lunalog import limits
+from lunalog import config, limits
 from lunalog.config import ClientConfig, MasterConfig, ServerConfig, load
 from lunalog.errors import UsageError
 
@@ -48,8 +48,18 @@ def test_lists(tmp_path):
 
 
 def test_an_unknown_setting_is_an_error():
-    with pytest.raises(UsageError, match="unknown client setting: speed"):
+    with pytest.raises(UsageError) as found:
         load(ClientConfig, environment={"LUNALOG_CLIENT_SPEED": "9"})
+    assert str(found.value) == "unknown client setting: speed (LUNALOG_CLIENT_SPEED)"
+
+
+def test_of_a_misspelt_setting_is_told_where_it_stands_and_what_was_meant(tmp_path):
+    file = tmp_path / "lunalog.toml"
+    file.write_text("[client]\nretry_ms = 1\n")
+    with pytest.raises(UsageError) as found:
+        load(ClientConfig, file=file)
+    told = f"unknown client setting: retry_ms ({file}); did you mean retry_ms_max?"
+    assert str(found.value) == told
 
 
 @pytest.mark.parametrize("text", ["speed = 9", "[mastr]\nport = 1"])
@@ -76,18 +86,24 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
     ("kind", "text", "message"),
     [
         (MasterConfig, "master = 3", r"\[master\] is not a table"),
-        (MasterConfig, '[master]\nlease_ms = "long"', "lease_ms"),
-        (MasterConfig, "[master]\nlease_ms = true", "lease_ms"),
-        (MasterConfig, "[master]\nhost = 3", "host"),
-        (ServerConfig, '[server]\nlabels = "rack=1"', "labels"),
-        (ServerConfig, "[server]\nlabels = [1]", "labels"),
+        (
+            MasterConfig,
+            '[master]\nlease_ms = "long"',
+            "setting lease_ms: 'long' is no whole number",
+        ),
+        (MasterConfig, "[master]\nlease_ms = true", "setting lease_ms: True is no whole number"),
+        (MasterConfig, "[master]\nservers = 1.5", "setting servers: 1.5 is no whole number"),
+        (MasterConfig, "[master]\nhost = 3", "master setting host: 3 is no text"),
+        (ServerConfig, '[server]\nlabels = "rack=1"', "labels: 'rack=1' is no list of texts"),
+        (ServerConfig, "[server]\nlabels = [1]", r"labels: \[1\] is no list of texts"),
     ],
 )
 def test_a_setting_of_the_wrong_type_is_an_error(tmp_path, kind, text, message):
     file = tmp_path / "lunalog.toml"
     file.write_text(text)
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=message) as found:
         load(kind, file=file)
+    assert str(file) in str(found.value)
 
 
 def test_a_whole_number_will_do_for_a_fraction(tmp_path):
@@ -97,12 +113,27 @@ def test_a_whole_number_will_do_for_a_fraction(tmp_path):
 
 
 def test_a_number_that_is_none_is_an_error():
-    with pytest.raises(UsageError, match="'fast' is not a number"):
+    told = r"heartbeat_ms: 'fast' is no whole number \(LUNALOG_CLIENT_HEARTBEAT_MS\)"
+    with pytest.raises(UsageError, match=told):
         load(ClientConfig, environment={"LUNALOG_CLIENT_HEARTBEAT_MS": "fast"})
+    with pytest.raises(UsageError, match="lease_fraction: 'all' is no number"):
+        load(ClientConfig, environment={"LUNALOG_CLIENT_LEASE_FRACTION": "all"})
+
+
+def test_of_settings_that_do_not_fit_is_told_whose_they_are_and_what_they_are():
+    with pytest.raises(UsageError) as found:
+        load(MasterConfig, environment={"LUNALOG_MASTER_LEASE_MS": "1"})
+    told = "master settings: lease_ms is at least three times heartbeat_ms (500), not 1"
+    assert str(found.value) == told
+
+
+def test_every_type_of_a_setting_has_a_name_for_people():
+    types = {field.type for kind in KINDS for field in dataclasses.fields(kind)}
+    assert types == set(config.TYPES)
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("settings", "message"),
     [
         (ClientConfig(heartbeat_ms=0), "heartbeat_ms"),
         (ClientConfig(lease_fraction=1.1), "lease_fraction"),
@@ -114,10 +145,15 @@ def test_a_number_that_is_none_is_an_error():
         (MasterConfig(heartbeat_ms=1000), "lease_ms"),
         (MasterConfig(server_lost_ms=1000), "server_lost_ms"),
         (MasterConfig(servers=-1), "servers"),
+        (MasterConfig(port=65536), "port is at most 65535, not 65536"),
+        (MasterConfig(connections_max=0), "connections_max is 1 or more, not 0"),
+        (ServerConfig(port=-1), "port is 0 or more, not -1"),
+        (ClientConfig(retry_ms_max=-1), "retry_ms_max is 0 or more, not -1"),
+        (ClientConfig(connect_timeout_ms=0), "connect_timeout_ms is 1 or more, not 0"),
         (MasterConfig(tls_key="k"), "tls_certificate"),
         (ServerConfig(tls_authority="ca"), "with all, or with nobody"),
     ],
 )
-def test_settings_that_do_not_fit_each_other(config, message):
+def test_settings_that_do_not_fit_each_other(settings, message):
     with pytest.raises(UsageError, match=message):
-        config.validate()
+        settings.validate()
