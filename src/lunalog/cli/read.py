@@ -107,6 +107,7 @@ class Reading:
         self._start = start
         self._end = end
         self._left = count
+        self._is_empty = True
         self._follow = follow
         self._linearizable = linearizable
         self._render = render
@@ -133,6 +134,7 @@ class Reading:
                     output.check()  # raises why, if it was the output's end
                     raise
                 if is_short:
+                    await self._note_end(reader)
                     await self._warn_if_leaderless(reader)
 
     async def _copy(self, reader: StreamReader, output: OutputPump) -> bool:
@@ -140,6 +142,7 @@ class Reading:
         render = self._render
         async for batch in reader.batches():
             events = self._wanted(batch)
+            self._is_empty = self._is_empty and not events
             for at in range(0, len(events), EVENTS_A_WRITE):
                 await output.write(b"".join(map(render, events[at : at + EVENTS_A_WRITE])))
             if self._left == 0 or len(events) < len(batch):
@@ -153,6 +156,20 @@ class Reading:
             batch = batch[: self._left]
             self._left -= len(batch)
         return batch
+
+    async def _note_end(self, reader: StreamReader) -> None:
+        """Say where the stream ends to who wanted events behind that and got none."""
+        if self._start is None or self._start < 0 or not self._is_empty:
+            return
+        reader.seek(-1)
+        async for _ in reader.batches():
+            pass
+        end = reader.position
+        if end is not None and end <= self._start:
+            note(
+                f"note: {self._stream} has no event {self._start} yet: it ends at {end}; "
+                "--follow waits for more"
+            )
 
     async def _warn_if_leaderless(self, reader: StreamReader) -> None:
         """Say so when a leader died: what it wrote last may still come to light (R31)."""

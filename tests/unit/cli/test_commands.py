@@ -81,6 +81,13 @@ def test_events_go_in_and_come_out(run: Run) -> None:
     assert run("read", "orders", "--from", "1")[1] == "two\nthree\n"
     code, _, err = run("read", "orders", "--from", "0")
     assert code == 3, err
+    told = "note: orders has no event {} yet: it ends at 3; --follow waits for more\n"
+    assert run("read", "orders", "--from", "3") == (0, "", told.format(3))
+    assert run("read", "orders", "--from", "7", "--to", "9") == (0, "", told.format(7))
+    assert run("read", "orders", "--from", "7", "--linearizable") == (0, "", told.format(7))
+    assert run("read", "orders", "--from", "2", "-n", "5") == (0, "three\n", "")
+    assert run("read", "orders", "--from", "-9", "-n", "1") == (0, "two\n", "")
+    assert run("read", "orders", "--from", "9", "--to", "9") == (0, "", ""), "nothing was wanted"
     turns = said(run("-o", "json", "history", "orders"))
     assert [(turn["first"], turn["end"]) for turn in turns][-1][1] in (3, None)
 
