@@ -16,12 +16,13 @@ import click
 from lunalog.cli import exits
 from lunalog.cli.groups import Group
 from lunalog.cli.options import DEFAULT_URL, PORT, Number, Settings, read_only, shared
-from lunalog.cli.render import count, show_rows
+from lunalog.cli.render import count, natural, show_rows
 from lunalog.cli.running import connected, note, past_return, run
 from lunalog.errors import AvailabilityError, LunalogError, UsageError
 
 if TYPE_CHECKING:
     from lunalog.orchestrator.dev import DevCluster, DevDirectory
+    from lunalog.orchestrator.process import PidRecord
 
 READY_S = 30.0
 """How long a cluster may take to be ready."""
@@ -261,18 +262,30 @@ async def _down(home: DevDirectory) -> int:
         return exits.OK
     if holder is not None:
         holder.send(signal.SIGTERM)
-    deadline = asyncio.get_running_loop().time() + END_S
-    while home.holder() is not None or home.members():
-        if asyncio.get_running_loop().time() >= deadline or holder is None:
-            killed = home.holder()
-            if killed is not None:
-                killed.send(signal.SIGKILL)
-            for name in home.members():
-                home.kill(name)
-            deadline += END_S
-        await asyncio.sleep(PAUSE_S)
+    if holder is None or not await _ended(home, holder):
+        if holder is not None:
+            holder.send(signal.SIGKILL)
+        for name in home.members():
+            home.kill(name)
+        if not await _ended(home, holder):
+            left = sorted({**home.members(), **({"dev up": holder.pid} if holder else {})}.items())
+            raise exits.CommandError(
+                "these do not end although they were killed: "
+                + ", ".join(f"{name} (process {pid})" for name, pid in left)
+                + f"; their data stay in {home.path}; a disk that hangs may hold them"
+            )
     note(f"the cluster is down; its data stay in {home.path}")
     return exits.OK
+
+
+async def _ended(home: DevDirectory, holder: PidRecord | None) -> bool:
+    """Wait until all have ended, `dev up` itself as the last; false if they take too long."""
+    deadline = asyncio.get_running_loop().time() + END_S
+    while home.members() or (holder is not None and holder.is_alive):
+        if asyncio.get_running_loop().time() >= deadline:
+            return False
+        await asyncio.sleep(PAUSE_S)
+    return True
 
 
 @dev_command.command("status")
@@ -289,7 +302,6 @@ def status_command(settings: Settings, directory: Path | None) -> int:
         return exits.UNAVAILABLE
     states = run(settings, _states(Settings(url, settings.output, 2.0, settings.verbose)))
     members = home.members()
-    names = sorted(set(members) | set(states), key=lambda name: (name != "master", name))
     rows = [
         {
             "name": name,
@@ -297,11 +309,15 @@ def status_command(settings: Settings, directory: Path | None) -> int:
             "state": states.get(name, {}).get("state", "alive" if name in members else "down"),
             "address": states.get(name, {}).get("address"),
         }
-        for name in names
+        for name in sorted(set(members) | set(states), key=_rank)
     ]
     show_rows(settings, rows, ("name", "pid", "state", "address"))
     note(f"{url}, data in {home.path}")
     return exits.OK
+
+
+def _rank(name: str) -> tuple[bool, list[str | int]]:
+    return name != "master", natural(name)
 
 
 async def _states(settings: Settings) -> dict[str, dict[str, str]]:
@@ -328,7 +344,7 @@ def kill_command(settings: Settings, name: str, directory: Path | None) -> int:
     home = _find(settings, directory)
     pid = home.kill(name)
     if not pid:
-        alive = ", ".join(home.members())
+        alive = ", ".join(sorted(home.members(), key=_rank))
         others = f"these do: {alive}" if alive else "none does: `lunalog dev up` starts a cluster"
         raise exits.CommandError(
             f"no process {name!r} lives in {home.path}; nothing was killed; {others}",

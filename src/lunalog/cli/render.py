@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -98,6 +99,11 @@ def text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(text(v) for v in value) or "-"
     return str(value)
+
+
+def natural(name: str) -> list[str | int]:
+    """Return by what names are sorted as people do it: s2 before s10."""
+    return [int(part) if at % 2 else part for at, part in enumerate(re.split("([0-9]+)", name))]
 
 
 def count(number: int, thing: str) -> str:

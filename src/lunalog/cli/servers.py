@@ -9,7 +9,7 @@ import click
 from lunalog.cli.groups import Group
 from lunalog.cli.options import Number, Settings, read_only, shared
 from lunalog.cli.render import count as count_of
-from lunalog.cli.render import show_rows, size
+from lunalog.cli.render import natural, show_rows, size
 from lunalog.cli.running import ask, note
 from lunalog.wire.messages import ServerStatus
 
@@ -32,6 +32,7 @@ def servers_ls_command(settings: Settings) -> None:
     listed = ask(settings, "servers ls", lambda journal: journal.servers())
     columns = ("name", "state", "address", "open", "sealed", "free", "append_rate", "labels")
     rows = [server_row(server) for server in listed.servers]
+    rows.sort(key=lambda row: natural(row["name"]))
     if not settings.is_json:
         for row in rows:
             row["free"] = size(row["free"])

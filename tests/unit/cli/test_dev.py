@@ -29,20 +29,35 @@ class Home:
     log = Path("/data/dev/none.log")
     servers = path / "servers"
 
-    def __init__(self, *names: str, is_held: bool = False, is_stubborn: bool = False) -> None:
+    def __init__(
+        self,
+        *names: str,
+        is_held: bool = False,
+        is_stubborn: bool = False,
+        is_immortal: bool = False,
+        lingers: int = 0,
+    ) -> None:
         self.names = {name: 100 + at for at, name in enumerate(names)}
-        self.is_held, self.is_stubborn = is_held, is_stubborn
+        self.is_held, self.is_stubborn, self.is_immortal = is_held, is_stubborn, is_immortal
+        self.lingers = lingers
+        """So often the process that held it is still there when it has let go of its file."""
         self.sent: list[Any] = []
 
     def holder(self) -> Any:
-        return SimpleNamespace(pid=99, send=self.send) if self.is_held else None
+        return Holder(self) if self.is_held else None
+
+    def is_alive(self) -> bool:
+        if self.is_held:
+            return True
+        self.lingers -= 1
+        return self.lingers >= 0
 
     def url(self) -> str | None:
         return "lunalog://127.0.0.1:7601" if self.is_held else None
 
     def send(self, signum: int) -> None:
         self.sent.append(signum)
-        if signum == signal.SIGKILL or not self.is_stubborn:
+        if (signum == signal.SIGKILL or not self.is_stubborn) and not self.is_immortal:
             self.is_held = False
         if not self.is_stubborn:
             self.names.clear()
@@ -53,6 +68,19 @@ class Home:
     def kill(self, name: str) -> int:
         self.sent.append(name)
         return self.names.pop(name, 0)
+
+
+class Holder:
+    """The process that holds a directory, as it was when somebody looked."""
+
+    pid = 99
+
+    def __init__(self, home: Home) -> None:
+        self.home, self.send = home, home.send
+
+    @property
+    def is_alive(self) -> bool:
+        return self.home.is_alive()
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +104,40 @@ async def test_down_asks_and_waits_until_all_have_ended(capsys: pytest.CaptureFi
     assert await dev._down(home) == exits.OK  # type: ignore[arg-type]
     assert home.sent == [signal.SIGTERM]
     assert "its data stay" in capsys.readouterr().err
+
+
+async def test_down_waits_also_for_the_process_that_held_the_cluster() -> None:
+    """It lets go of its pid file a little before it ends."""
+    home = Home("master", "s1", is_held=True, lingers=3)
+    assert await dev._down(home) == exits.OK  # type: ignore[arg-type]
+    assert (home.lingers, home.sent) == (-1, [signal.SIGTERM])
+
+
+async def test_down_says_who_does_not_even_die(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dev, "END_S", 0.0)
+    home = Home("s1", is_held=True, is_stubborn=True, is_immortal=True)
+    with pytest.raises(
+        exits.CommandError, match=r"although they were killed: dev up \(process 99\)"
+    ):
+        await dev._down(home)  # type: ignore[arg-type]
+    assert home.sent == [signal.SIGTERM, signal.SIGKILL, "s1"]
+
+
+def test_processes_are_listed_as_people_count(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = Home("s1", "s10", "s2", "master", is_held=True)
+    monkeypatch.setattr(dev, "_find", lambda *_: home)
+
+    async def states(_: Settings) -> dict[str, dict[str, str]]:
+        return {"s11": {"state": "lost"}, "s2": {"state": "alive"}}
+
+    monkeypatch.setattr(dev, "_states", states)
+    assert main(["dev", "kill", "nope"]) == exits.NOT_FOUND
+    assert "these do: master, s1, s2, s10\n" in capsys.readouterr().err
+    assert main(["dev", "status"]) == exits.OK
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == ["NAME", "master", "s1", "s2", "s10", "s11"]
 
 
 async def test_down_ends_what_a_killed_holder_has_left() -> None:

@@ -6,7 +6,16 @@ import sys
 from pathlib import Path
 
 from lunalog.cli.options import Settings
-from lunalog.cli.render import moment, plain_table, show_one, show_rows, show_table, size, text
+from lunalog.cli.render import (
+    moment,
+    natural,
+    plain_table,
+    show_one,
+    show_rows,
+    show_table,
+    size,
+    text,
+)
 
 
 def test_columns_are_aligned_and_numbers_stand_right():
@@ -16,6 +25,11 @@ def test_columns_are_aligned_and_numbers_stand_right():
         "orders   1234",
     ]
     assert plain_table(("name",), []) == ["NAME"]
+
+
+def test_names_are_sorted_as_people_do_it():
+    names = ["s10", "s2", "a", "s1", "s1b2", "s1b10", "10", "9", ""]
+    assert sorted(names, key=natural) == ["", "9", "10", "a", "s1", "s1b2", "s1b10", "s2", "s10"]
 
 
 def test_rows_in_each_form(capsys):
