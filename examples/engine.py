@@ -4,8 +4,9 @@ Its state is a running sha256 over all events of a stream, in order.  Every engi
 is a candidate for its leadership; the one that leads appends the lines of a file, beginning at the line
 that the journal says is next.  Kill it, and another one goes on.
 
-Run three of them beside `lunalog dev up`:
+Run three of them on a cluster of this machine:
 
+    lunalog dev up --detach
     lunalog create lines
     python examples/engine.py engine-1 lines README.md
 
@@ -25,7 +26,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from lunalog import NotLeaderError, SingleWriteJournal, StreamWriter
+from lunalog import LunalogError, NotLeaderError, SingleWriteJournal, StreamWriter
 
 BLOCK = 1000
 """Lines between two looks at what was acknowledged."""
@@ -175,16 +176,44 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
+def readable(name: str) -> Path:
+    """Return the path of a file that can be read, for `parse`."""
+    try:
+        with open(name, "rb"):
+            return Path(name)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot read {name}: {error.strerror}") from error
+
+
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="One engine on a lunalog stream.")
     parser.add_argument("name")
     parser.add_argument("stream")
-    parser.add_argument("file", type=Path)
+    parser.add_argument("file", type=readable)
     url = os.environ.get("LUNALOG_URL", "lunalog://127.0.0.1:7600")
     parser.add_argument("--cluster", default=url)
     parser.add_argument("--lifeline", type=int, help="end when this inherited pipe closes")
     return parser.parse_args()
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run until it is killed, or cannot go on: then say why, and what it needs."""
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(main(options))
+    except KeyboardInterrupt:
+        return 130
+    except Exception as raised:  # of one task of a group, or of none
+        error: BaseException = raised
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if not isinstance(error, LunalogError | OSError):
+            raise
+        needs = f"a cluster (`lunalog dev up --detach`) and a stream (`lunalog create {options.stream}`)"
+        print(f"{options.name}: {error}; an engine needs {needs}", file=sys.stderr)
+        return error.exit_code if isinstance(error, LunalogError) else 1
+    return 0
 
 
 if __name__ == "__main__":
@@ -193,5 +222,4 @@ if __name__ == "__main__":
         from lunalog.orchestrator.process import watch_lifeline
 
         watch_lifeline(options.lifeline, lambda: None, grace_s=0)
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(main(options))
+    sys.exit(run(options))

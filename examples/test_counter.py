@@ -145,3 +145,7 @@ def test_each_request_counts_once_on_every_replica(lunalog_trial: Trial) -> None
     end = trial.committed(STREAM)
     trial.converge(lambda: all(replica.applied >= end for replica in replicas.values()))
     assert {replica.value for replica in replicas.values()} == {len(desk.told)}
+
+
+if __name__ == "__main__":
+    raise SystemExit(f"it needs pytest, and no cluster: pytest {__file__}")

@@ -38,6 +38,30 @@ def file(tmp_path):
     return path
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("--cluster", "lunalog://127.0.0.1:1"), 5, "e: no master answered at 127.0.0.1:1"),
+        (("--cluster", "memory://empty"), 3, "e: no stream is named 'lines'"),
+        (("--cluster", "http://x"), 2, "e: 'http://x': unknown scheme"),
+    ],
+)
+def test_an_engine_that_cannot_run_says_in_one_line_what_it_needs(words, code, told, file):
+    engine = DEMO.with_name("engine.py")
+    done = subprocess.run(
+        [sys.executable, str(engine), "e", "lines", str(file), *words],
+        env={**os.environ, "PYTHONPATH": str(DEMO.parents[1] / "src")},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(told)
+    assert "(`lunalog dev up --detach`)" in line
+    assert line.endswith("(`lunalog create lines`)")
+
+
 @pytest.mark.parametrize("what", ["missing", "directory", "empty", "pipe", "long"])
 def test_a_file_that_cannot_be_used_is_told_in_one_line(what, tmp_path):
     path = tmp_path / what
