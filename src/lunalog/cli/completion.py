@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import click
 
-from lunalog.cli.options import shared
+from lunalog.cli.options import of_nobody
 
 
 @click.command("completion")
-@click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
-@shared
+@click.argument("shell", type=click.Choice(("bash", "zsh", "fish")), metavar="SHELL")
+@of_nobody
 @click.pass_context
 def completion_command(ctx: click.Context, shell: str) -> None:
-    """Print a completion script.
+    """Print a completion script for bash, zsh or fish.
 
     \b
     bash:  eval "$(lunalog completion bash)"

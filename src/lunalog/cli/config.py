@@ -10,22 +10,35 @@ from typing import Any
 import click
 
 from lunalog.cli.groups import Group
-from lunalog.cli.options import Settings, shared
+from lunalog.cli.options import Settings, of_nobody, read_only
 from lunalog.cli.render import show_rows
 
 
 @click.group("config", cls=Group)
+@of_nobody
 def config_command() -> None:
     """Show settings."""
 
 
 @config_command.command("show", short_help="Print settings, and where each comes from.")
-@click.argument("role", type=click.Choice(("client", "server", "master")), required=False)
-@click.option("--config", "file", type=click.Path(path_type=Path), help="Settings file (TOML).")
-@shared
+@click.argument(
+    "role", type=click.Choice(("client", "server", "master")), required=False, metavar="[ROLE]"
+)
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Settings file (TOML).",
+)
+@of_nobody
 @click.pass_obj
+@read_only
 def config_show_command(settings: Settings, role: str | None, file: Path | None) -> None:
-    """Print the settings in effect here, and where each comes from: default, file or environment."""
+    """Print the settings in effect here, and where each comes from: default, file or environment.
+
+    ROLE is client, server or master.  [default: all]
+    """
     rows = [row for each in _roles() if role in (None, each) for row in settings_rows(each, file)]
     show_rows(settings, rows, ("role", "setting", "value", "source"))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import shlex
 import signal
@@ -15,7 +14,7 @@ import click
 
 from lunalog.cli import exits
 from lunalog.cli.groups import Group
-from lunalog.cli.options import DEFAULT_URL, PORT, Number, Settings, read_only, shared
+from lunalog.cli.options import DEFAULT_URL, PORT, Number, Settings, of_nobody, read_only
 from lunalog.cli.render import count, natural, show_rows
 from lunalog.cli.running import connected, note, past_return, run
 from lunalog.errors import AvailabilityError, LunalogError, UsageError
@@ -29,8 +28,6 @@ READY_S = 30.0
 END_S = 30.0
 PAUSE_S = 0.05
 DIRECTORY_VARIABLE = "LUNALOG_DEV_DIR"
-of_this_machine = functools.partial(shared, default_cluster=None)
-"""The options that all commands have, but for which cluster: it is that of a directory here."""
 
 
 def default_directory() -> Path:
@@ -49,6 +46,7 @@ directory_option = click.option(
 
 
 @click.group("dev", cls=Group)
+@of_nobody
 def dev_command() -> None:
     """Run a cluster on this machine: a master and journal servers."""
 
@@ -73,7 +71,9 @@ def _find(settings: Settings, directory: Path | None) -> DevDirectory:
 
 @dev_command.command("up")
 @click.option("--servers", type=Number(int, above=0), metavar="N", help="[default: 3]")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address of the master.")
+@click.option(
+    "--host", default="127.0.0.1", metavar="HOST", show_default=True, help="Address of the master."
+)
 @click.option(
     "--port",
     type=PORT,
@@ -84,7 +84,7 @@ def _find(settings: Settings, directory: Path | None) -> DevDirectory:
 )
 @click.option("--detach", is_flag=True, help="Return when it is ready, and leave it running.")
 @directory_option
-@of_this_machine
+@of_nobody
 @click.pass_obj
 def up_command(
     settings: Settings,
@@ -126,9 +126,17 @@ def hint(url: str) -> str:
 
 def how_to_end(home: DevDirectory) -> str:
     """Say how to end the cluster of `home`, which `dev down` alone may not find."""
+    return f"`lunalog dev down{_where(home)}` ends it"
+
+
+def how_to_start(home: DevDirectory) -> str:
+    """Say how to start the cluster of `home`."""
+    return f"`lunalog dev up{_where(home)}` starts one"
+
+
+def _where(home: DevDirectory) -> str:
     usual = Path(os.environ.get(DIRECTORY_VARIABLE) or default_directory()).absolute()
-    where = "" if home.path == usual else f" --dir {shlex.quote(str(home.path))}"
-    return f"`lunalog dev down{where}` ends it"
+    return "" if home.path == usual else f" --dir {shlex.quote(str(home.path))}"
 
 
 async def _foreground(
@@ -248,7 +256,7 @@ async def _detach(
 
 @dev_command.command("down")
 @directory_option
-@of_this_machine
+@of_nobody
 @click.pass_obj
 def down_command(settings: Settings, directory: Path | None) -> int:
     """End the cluster; its data stay."""
@@ -290,7 +298,7 @@ async def _ended(home: DevDirectory, holder: PidRecord | None) -> bool:
 
 @dev_command.command("status")
 @directory_option
-@of_this_machine
+@of_nobody
 @click.pass_obj
 @read_only
 def status_command(settings: Settings, directory: Path | None) -> int:
@@ -298,8 +306,9 @@ def status_command(settings: Settings, directory: Path | None) -> int:
     home = _find(settings, directory)
     url = home.url()
     if url is None:
-        note(f"no cluster is up in {home.path}; `lunalog dev up` starts one")
-        return exits.UNAVAILABLE
+        raise exits.CommandError(
+            f"no cluster is up in {home.path}; {how_to_start(home)}", exits.UNAVAILABLE
+        )
     states = run(settings, _states(Settings(url, settings.output, 2.0, settings.verbose)))
     members = home.members()
     rows = [
@@ -337,7 +346,7 @@ async def _states(settings: Settings) -> dict[str, dict[str, str]]:
 @dev_command.command("kill")
 @click.argument("name")
 @directory_option
-@of_this_machine
+@of_nobody
 @click.pass_obj
 def kill_command(settings: Settings, name: str, directory: Path | None) -> int:
     """Kill -9 a server, or the `master`; it comes back on its own data."""
@@ -345,7 +354,7 @@ def kill_command(settings: Settings, name: str, directory: Path | None) -> int:
     pid = home.kill(name)
     if not pid:
         alive = ", ".join(sorted(home.members(), key=_rank))
-        others = f"these do: {alive}" if alive else "none does: `lunalog dev up` starts a cluster"
+        others = f"these do: {alive}" if alive else f"no cluster is up; {how_to_start(home)}"
         raise exits.CommandError(
             f"no process {name!r} lives in {home.path}; nothing was killed; {others}",
             exits.NOT_FOUND,

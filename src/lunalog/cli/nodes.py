@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lunalog.cli import exits
-from lunalog.cli.options import PORT, Number, Settings, shared
+from lunalog.cli.options import PORT, Number, Settings, of_nobody
 from lunalog.errors import BadAddressError, UsageError
 
 if TYPE_CHECKING:
@@ -31,10 +31,16 @@ logger = logging.getLogger("lunalog.cli")
 def process_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of every long-running process."""
     options = (
-        click.option("--config", type=click.Path(path_type=Path), help="Settings file (TOML)."),
+        click.option(
+            "--config",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Settings file (TOML).",
+        ),
         click.option(
             "--pid-file",
             type=click.Path(path_type=Path),
+            metavar="FILE",
             help="Write and lock this file while the process lives.",
         ),
         click.option(
@@ -97,8 +103,12 @@ def network_of(config: ServerConfig | MasterConfig, host: str | None) -> Network
     show_default=True,
     help="Where the master listens.",
 )
-@click.option("--name", help="Name of the server.  [default: drawn once, kept in the directory]")
-@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option(
+    "--name",
+    metavar="NAME",
+    help="Name of the server.  [default: drawn once, kept in the directory]",
+)
+@click.option("--host", metavar="HOST", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=PORT, metavar="PORT", help="Port.  [default: any free one]")
 @click.option(
     "--label",
@@ -108,7 +118,7 @@ def network_of(config: ServerConfig | MasterConfig, host: str | None) -> Network
     help="Where it stands (host=a, rack=7): copies are spread over labels.",
 )
 @process_options
-@shared
+@of_nobody
 @click.pass_obj
 def server_command(
     settings: Settings,
@@ -128,6 +138,7 @@ def server_command(
     """
     from lunalog.config import ServerConfig, load
 
+    refuse_cluster(settings, "--masters says where the master of a server listens")
     flags["labels"] = flags["labels"] or None
     for label in flags["labels"] or ():
         if "=" not in label:
@@ -160,7 +171,7 @@ def server_command(
     required=True,
     help="Directory of the metadata; made if it is not there.",
 )
-@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--host", metavar="HOST", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=PORT, metavar="PORT", help="Port.  [default: 7600]")
 @click.option(
     "--servers",
@@ -175,7 +186,7 @@ def server_command(
     help="Where those servers live.  [default: DATA/servers]",
 )
 @process_options
-@shared
+@of_nobody
 @click.pass_obj
 def master_command(
     settings: Settings,
@@ -195,6 +206,7 @@ def master_command(
     """
     from lunalog.config import MasterConfig, load
 
+    refuse_cluster(settings, "a master is its cluster, and --port says where it listens")
     chosen = load(MasterConfig, file=config, environment=os.environ, flags=flags)
     base = servers_dir or data / "servers"
     network = network_of(chosen, None)  # clients may dial another name of it
@@ -215,6 +227,14 @@ def master_command(
         return Node("master_listening", line, master.stop)
 
     return run_node(settings, start, pid_file, lifeline, network=network)
+
+
+def refuse_cluster(settings: Settings, instead: str) -> None:
+    """Raise `UsageError` for a `--cluster` that was typed: a node would not heed it."""
+    if "cluster" in settings.typed:
+        raise UsageError(
+            f"--cluster is for those who ask a cluster; nothing was started; {instead}"
+        )
 
 
 def parse_addresses(text: str) -> list[Address]:

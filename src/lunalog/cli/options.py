@@ -153,6 +153,10 @@ def shared(
     return command
 
 
+of_nobody = functools.partial(shared, default_cluster=None)
+"""The options of a command that asks no cluster."""
+
+
 def read_only(command: F) -> F:
     """Mark a command that changes nothing, so that no error of it says that it may have."""
 

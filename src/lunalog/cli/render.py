@@ -1,4 +1,4 @@
-"""Print rows: aligned columns (rich on a terminal where it is installed), JSON, or JSON lines."""
+"""Print rows: aligned columns, JSON, or JSON lines."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ import click
 from lunalog.cli.options import Settings
 
 Row = Mapping[str, Any]
+NUMBER = re.compile(r"[0-9][0-9,.]*( [^\W\d]+(/s)?)?")
+"""A number, perhaps with a unit: no address, and no "2 of 3"."""
+BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
 UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -44,11 +47,16 @@ def show_one(settings: Settings, row: Row) -> None:
 
 
 def show_table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    """Print aligned columns; numbers to the right."""
-    if sys.stdout.isatty() and not os.environ.get("NO_COLOR") and _rich_table(headers, cells):
-        return
-    for line in plain_table(headers, cells):
+    """Print aligned columns, numbers to the right; on a terminal the headers stand out."""
+    head, *rows = plain_table(headers, cells)
+    click.echo(f"{BOLD}{head}{PLAIN}" if _is_decorated() else head)
+    for line in rows:
         click.echo(line)
+
+
+def _is_decorated() -> bool:
+    is_dumb = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return sys.stdout.isatty() and not is_dumb
 
 
 def plain_table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
@@ -67,25 +75,7 @@ def plain_table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> list[
 
 def _is_number_column(cells: Sequence[str]) -> bool:
     given = [c for c in cells if c not in ("", "-")]
-    return bool(given) and all(c[0].isdigit() for c in given)
-
-
-def _rich_table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> bool:
-    try:
-        from rich.box import SIMPLE_HEAD
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-    except ImportError:
-        return False
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for i, header in enumerate(headers):
-        right = _is_number_column([row[i] for row in cells])
-        table.add_column(header, justify="right" if right else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
-    return True
+    return bool(given) and all(map(NUMBER.fullmatch, given))
 
 
 def text(value: Any) -> str:

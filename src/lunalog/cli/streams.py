@@ -10,7 +10,7 @@ import click
 from lunalog.cli import exits
 from lunalog.cli.leading import leading
 from lunalog.cli.options import Number, Settings, read_only, shared
-from lunalog.cli.render import count, moment, show_one, show_rows
+from lunalog.cli.render import count, moment, natural, show_one, show_rows, size
 from lunalog.cli.running import ask, connected, note, peer_name, run, time_limit
 from lunalog.errors import AvailabilityError
 
@@ -102,8 +102,10 @@ def info_command(settings: Settings, stream: str) -> None:
     if settings.is_json:
         show_one(settings, {**row, "segments": segments})
         return
-    show_one(settings, row)
+    show_one(settings, {**row, "segment_bytes_max": size(row["segment_bytes_max"])})
     if segments:
+        for segment in segments:
+            segment["servers"].sort(key=natural)
         click.echo()
         show_rows(settings, segments, ("segment", "first", "end", "leader", "sealed", "servers"))
 

@@ -158,10 +158,12 @@ def test_of_a_cluster_that_is_not_up_there_is_no_status_and_nobody_to_kill(
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert main(["dev", "status"]) == exits.UNAVAILABLE
-    told = capsys.readouterr().err
-    assert told == f"no cluster is up in {tmp_path}/lunalog/dev; `lunalog dev up` starts one\n"
+    told = f"error: no cluster is up in {tmp_path}/lunalog/dev; `lunalog dev up` starts one\n"
+    assert capsys.readouterr().err == told
     assert main(["dev", "kill", "s7"]) == exits.NOT_FOUND
-    assert "nothing was killed; none does: `lunalog dev up`" in capsys.readouterr().err
+    assert "nothing was killed; no cluster is up; `lunalog dev up`" in capsys.readouterr().err
+    assert main(["dev", "status", "--dir", "/data/my dev"]) == exits.UNAVAILABLE
+    assert "`lunalog dev up --dir '/data/my dev'` starts one" in capsys.readouterr().err
     assert main(["dev", "down"]) == exits.OK
 
 

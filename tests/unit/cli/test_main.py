@@ -169,6 +169,25 @@ def test_dev_says_that_another_cluster_cannot_be_meant(command, tmp_path, monkey
     assert "--cluster" in capsys.readouterr().err
 
 
+def test_a_group_takes_the_options_that_its_commands_take(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LUNALOG_DEV_DIR", str(tmp_path))
+    assert main(["dev", "-o", "json", "status"]) == 5
+    assert json.loads(capsys.readouterr().err)["exit_code"] == 5
+    assert main(["config", "-o", "json", "show", "client"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["role"] == "client"
+
+
+@pytest.mark.parametrize("role", ["master", "server"])
+def test_a_node_says_that_it_heeds_no_cluster(role, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LUNALOG_URL", "lunalog://127.0.0.1:1")
+    data = tmp_path / role
+    assert main([role, "--data", str(data), "--cluster", "lunalog://127.0.0.1:1"]) == 2
+    assert "nothing was started" in capsys.readouterr().err
+    assert not data.exists()
+    assert main([role, "--help"]) == 0
+    assert "--cluster" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("command", ["up", "down", "status", "kill"])
 def test_the_help_of_dev_offers_no_other_cluster(command, capsys):
     assert main(["dev", command, "--help"]) == 0

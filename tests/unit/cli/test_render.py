@@ -2,8 +2,9 @@
 
 import datetime
 import json
-import sys
 from pathlib import Path
+
+import pytest
 
 from lunalog.cli.options import Settings
 from lunalog.cli.render import (
@@ -54,27 +55,35 @@ def test_values_for_people():
     assert (size(5), size(1536), size(3 << 30)) == ("5 B", "1.5 KiB", "3.0 GiB")
 
 
-def test_on_a_terminal_a_table_is_drawn_and_its_cells_are_no_markup(capsys, monkeypatch):
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setenv("COLUMNS", "80")
-    show_table(["name", "start"], [["[bold]a", "7"], ["orders", "1234"]])
-    drawn = capsys.readouterr().out
-    assert ["[bold]a", "7"] in [line.split() for line in drawn.splitlines()]
-    assert "name" in drawn
-    assert "NAME" not in drawn
+def test_only_numbers_stand_right():
+    for number in ("7", "1,234,567", "1.5", "512 B", "3.2 MiB/s", "45 µs", "7.00 ms"):
+        assert plain_table(("number of it",), [(number,)])[1] == f"{number:>12}"
+    cells = [("1.0 GiB", "127.0.0.1:7600", "2 of 3", "-"), ("512 B", "h:1", "10 of 16", "7")]
+    assert plain_table(("free", "address", "copies", "end"), cells) == [
+        "   FREE  ADDRESS         COPIES    END",
+        "1.0 GiB  127.0.0.1:7600  2 of 3      -",
+        "  512 B  h:1             10 of 16    7",
+    ]
 
 
-def test_without_rich_or_colour_a_terminal_gets_the_plain_table(capsys, monkeypatch):
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+@pytest.mark.parametrize(
+    ("environment", "is_decorated"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
+)
+def test_on_a_terminal_the_headers_stand_out(environment, is_decorated, capsys, monkeypatch):
     rows = [["a", "7"]]
-    monkeypatch.setenv("NO_COLOR", "1")
     show_table(["name", "start"], rows)
     plain = capsys.readouterr().out
-    monkeypatch.delenv("NO_COLOR")
-    monkeypatch.setitem(sys.modules, "rich.box", None)
+    assert plain == "NAME  START\na         7\n"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     show_table(["name", "start"], rows)
-    assert capsys.readouterr().out == plain == "NAME  START\na         7\n"
+    drawn = capsys.readouterr().out
+    bold = plain.replace("NAME  START", "\x1b[1mNAME  START\x1b[0m")
+    assert drawn == (bold if is_decorated else plain)
 
 
 def test_what_json_does_not_know_is_told_in_words(capsys):

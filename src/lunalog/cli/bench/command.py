@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
 
 Option = Callable[[Any], Any]
 COUNT = Number(int, above=0)
+of_its_own = functools.partial(shared, default_cluster="one of its own")
 SERVERS = 3
 
 
 @click.group("bench", cls=Group, short_help="Measure a cluster with streams of its own.")
+@of_its_own
 def bench_command() -> None:
     """Measure a cluster: appends, reads, append to follower, failover, many streams.
 
@@ -116,7 +119,7 @@ def workload(
     """Make a command of the bench: its own options come first, then those that all have."""
 
     def make(function: Callable[..., int]) -> click.Command:
-        command: Any = shared(click.pass_obj(function), default_cluster="one of its own")
+        command: Any = of_its_own(click.pass_obj(function))
         for option in reversed((*options, *GROUND)):
             command = option(command)
         return bench_command.command(name, short_help=short_help)(command)

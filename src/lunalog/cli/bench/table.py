@@ -39,8 +39,7 @@ def fitting(
     """Return headers and cells without the columns for which there is no room."""
     headers: tuple[str, ...] = HEADERS
     for spared in SPARED:
-        decorated = max(map(len, plain_table(headers, cells))) + len(headers) + 1
-        if decorated <= width:
+        if max(map(len, plain_table(headers, cells))) <= width:
             break
         at = headers.index(spared)
         headers = headers[:at] + headers[at + 1 :]
