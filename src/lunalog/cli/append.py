@@ -59,9 +59,11 @@ def append_command(
         appending: Appending | None = None
         try:
             async with (
-                connected(settings, peer or peer_name("append")) as journal,
+                connected(settings, peer_name("append") if peer is None else peer) as journal,
                 leading(settings, journal, stream, wait=wait) as writer,
             ):
+                if sys.stdin.isatty():
+                    note(f"appending to {stream} what is typed here; Ctrl-D ends it")
                 appending = Appending(writer, splitter)
                 await appending.run()
         finally:  # leaving the scope has waited for what was under way

@@ -10,7 +10,7 @@ import json
 import sys
 import traceback
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -112,10 +112,17 @@ def from_os_error(error: OSError, what: str) -> LunalogError:
     return StorageError(f"{what}: {reason}")
 
 
-def describe(error: LunalogError, *, is_read_only: bool = False, has_begun: bool = False) -> str:
+def describe(
+    error: LunalogError,
+    *,
+    is_read_only: bool = False,
+    has_begun: bool = False,
+    after_refusal: str = "",
+) -> str:
     """Return what failed; what is known of the effect; what to do next.
 
-    Of a command that had begun before, an error does not know what came of that.
+    Of a command that had begun before, an error does not know what came of that.  Some commands know
+    what to do `after_refusal`.
     """
     message = str(error).rstrip(". ") or error.code
     parts = [message]
@@ -126,7 +133,9 @@ def describe(error: LunalogError, *, is_read_only: bool = False, has_begun: bool
             parts.append("nothing was changed")
     first, *rest = message.split("; ")
     if all(map(_tells_effect, rest)) and ": use " not in first:
-        parts += [NEXT[kind] for kind in type(error).__mro__ if kind in NEXT][:1]
+        after = {UsageError: after_refusal} if after_refusal else {}
+        known = NEXT | after
+        parts += [known[kind] for kind in type(error).__mro__ if kind in known][:1]
     return "; ".join(parts)
 
 
@@ -164,14 +173,9 @@ def did_you_mean(names: Iterable[str] | None) -> str:
 
 
 def report(
-    error: BaseException,
-    *,
-    verbose: int,
-    as_json: bool,
-    is_read_only: bool = False,
-    has_begun: bool = False,
+    error: BaseException, *, verbose: int, as_json: bool, is_read_only: bool = False, **known: Any
 ) -> int:
-    """Print an error on stderr and return its exit code."""
+    """Print an error on stderr and return its exit code; `known` is for `describe`."""
     if verbose >= 2:
         traceback.print_exception(error, file=sys.stderr)
     if not isinstance(error, LunalogError):
@@ -183,7 +187,7 @@ def report(
         return ERROR
     _show(
         error.code,
-        describe(error, is_read_only=is_read_only, has_begun=has_begun),
+        describe(error, is_read_only=is_read_only, **known),
         error.exit_code,
         maybe_applied=error.maybe_applied and not is_read_only,
         as_json=as_json,

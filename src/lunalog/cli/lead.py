@@ -59,7 +59,7 @@ def lead_command(
 
     async def body() -> int:
         async with (
-            connected(settings, peer or peer_name("lead")) as journal,
+            connected(settings, peer_name("lead") if peer is None else peer) as journal,
             leading(settings, journal, stream, wait=not no_wait, hint=WITHOUT) as writer,
         ):
             note(f"leading {stream} in epoch {writer.epoch}")

@@ -80,6 +80,8 @@ class Settings:
     """Those of them that the command line names."""
     is_read_only: bool = False
     """True once a command runs that changes nothing, whatever becomes of its questions."""
+    next: str = ""
+    """What to do when the command is refused, where the error does not say it."""
     has_begun: bool = False
     """True once more may have happened than an error knows that nothing came of."""
 

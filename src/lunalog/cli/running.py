@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LONG_S = 10.0
 """Default time limit of one question to the cluster."""
+PATIENCE_S = 1.0
+"""After so long a silence people at a terminal want to know what it waits for."""
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -130,15 +132,29 @@ def peer_name(command: str) -> str:
 
 @contextlib.asynccontextmanager
 async def connected(
-    settings: Settings, peer: str | None = None
+    settings: Settings, peer: str | None = None, *, is_patient: bool = True
 ) -> AsyncIterator[SingleWriteJournal]:
-    """Connect to the cluster for the time of the body."""
+    """Connect to the cluster for the time of the body.
+
+    Who waits for that at a terminal is told for whom; not where the caller asks again and again.
+    """
     from lunalog import SingleWriteJournal
 
     opening = SingleWriteJournal.connect(
-        settings.cluster, peer=peer or peer_name("cli"), config=client_config(settings)
+        settings.cluster,
+        peer=peer_name("cli") if peer is None else peer,
+        config=client_config(settings),
     )
-    async with opening as journal:
+    waiting = None
+    if is_patient and not settings.is_json and sys.stderr.isatty():
+        text = f"no master answers yet: {settings.cluster}"
+        waiting = asyncio.get_running_loop().call_later(PATIENCE_S, note, text)
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            journal = await stack.enter_async_context(opening)
+        finally:
+            if waiting is not None:
+                waiting.cancel()
         yield journal
 
 

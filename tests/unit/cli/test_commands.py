@@ -67,6 +67,32 @@ def test_a_stream_is_made_described_listed_and_deleted(run: Run) -> None:
     assert run("ls")[1].count("orders") == 1
 
 
+def test_what_is_refused_says_what_to_do_next(run: Run) -> None:
+    run("create", "orders")
+    code, _, err = run("create", "orders")
+    assert (code, err.split("; ")[1:]) == (
+        4,
+        ["nothing was changed", "choose another name, or `--exist-ok`\n"],
+    )
+    code, _, err = run("truncate", "orders", "9")
+    assert (code, err.split("; ")[1:]) == (
+        2,
+        ["nothing was changed", "`lunalog info orders` shows where it starts and ends\n"],
+    )
+    code, _, err = run("transfer", "orders")
+    assert (code, err.split("; ")[1:]) == (
+        2,
+        [
+            "nothing was changed",
+            "a candidate waits for its turn, as `lunalog lead orders -- CMD` does\n",
+        ],
+    )
+    for name in ("", "a b"):
+        code, _, err = run("append", "orders", "--peer", name)
+        assert (code, f"{name!r} is not a peer" in err) == (2, True)
+        assert err.endswith("; nothing was changed\n")
+
+
 def test_events_go_in_and_come_out(run: Run) -> None:
     run("create", "orders")
     assert run("append", "orders", stdin=b"one\ntwo\n") == (0, "", "appended 0..1, tail 2\n")

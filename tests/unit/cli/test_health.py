@@ -22,7 +22,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the master says, one after another; the last one again and again."""
     left: list[Any] = []
 
-    async def once(settings: Any) -> Health:
+    async def once(settings: Any, **_: Any) -> Health:
         answer = left.pop(0) if len(left) > 1 else left[0]
         if isinstance(answer, Exception):
             raise answer
@@ -62,7 +62,7 @@ def test_no_question_takes_longer_than_all_of_them_may(
 ) -> None:
     limits: list[float] = []
 
-    async def once(settings: Any) -> Health:
+    async def once(settings: Any, **_: Any) -> Health:
         limits.append(settings.timeout)
         return WELL
 

@@ -115,6 +115,19 @@ def test_a_master_that_says_nothing_is_unavailable_and_nothing_was_changed(line,
 
 
 @pytest.mark.parametrize(
+    ("form", "is_terminal", "is_told"),
+    [("table", True, True), ("table", False, False), ("json", True, False)],
+)
+def test_who_waits_at_a_terminal_is_told_for_whom(form, is_terminal, is_told, monkeypatch, capsys):
+    monkeypatch.setattr("lunalog.cli.running.PATIENCE_S", 0.01)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"lunalog://127.0.0.1:{silent.getsockname()[1]}"
+        assert main(["--cluster", url, "--timeout", "0.1", "-o", form, "ls"]) == 5
+    assert (f"no master answers yet: {url}\n" in capsys.readouterr().err) is is_told
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["nonsense"],
