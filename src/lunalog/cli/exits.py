@@ -97,9 +97,13 @@ class TerminatedError(BaseException):
 
 def from_os_error(error: OSError, what: str) -> LunalogError:
     """Map an error of the operating system, for `what` was tried."""
+    import socket
+
     reason = error.strerror or str(error)
     if isinstance(error.filename, str):
         reason = f"{error.filename}: {reason}"
+    if isinstance(error, socket.gaierror):
+        return StorageError(f"{what}: {reason}; nothing was started; choose another --host")
     if error.errno == errno.EADDRINUSE:
         return UsageError(
             f"{what}: the address is in use; nothing was started; choose another --port, "

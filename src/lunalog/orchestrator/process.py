@@ -159,8 +159,9 @@ def spawn(
             env=environment,
         )
     except OSError as error:
+        what = f"start {arguments[0]}" if log is None or stderr is not None else f"write {log}"
         raise StorageError(
-            f"cannot start {arguments[0]}: {error.strerror or error}; nothing was changed"
+            f"cannot {what}: {error.strerror or error}; nothing was changed"
         ) from error
     finally:
         if stderr is not None:

@@ -61,6 +61,8 @@ def test_what_cannot_be_started_or_written_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match="nothing was changed"):
         spawn([str(tmp_path / "no-such-program")], tmp_path / "log")
     (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"cannot write .*/file/log: "):
+        spawn([sys.executable, "-c", ""], tmp_path / "file" / "log")
     with pytest.raises(StorageError, match="nothing was started"):
         PidFile(tmp_path / "file" / "x.pid").take()
 
