@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from lunalog.cli.options import of_nobody
+from lunalog.cli.render import echo
 
 
 @click.command("completion")
@@ -24,4 +25,4 @@ def completion_command(ctx: click.Context, shell: str) -> None:
     kind = get_completion_class(shell)
     if kind is None:
         raise click.UsageError(f"no completion for {shell}")
-    click.echo(kind(ctx.find_root().command, {}, "lunalog", "_LUNALOG_COMPLETE").source())
+    echo(kind(ctx.find_root().command, {}, "lunalog", "_LUNALOG_COMPLETE").source())

@@ -9,7 +9,7 @@ import click
 
 from lunalog.cli import exits
 from lunalog.cli.options import Settings, read_only, shared
-from lunalog.cli.render import count, show_one, show_table
+from lunalog.cli.render import count, echo, show_one, show_table
 from lunalog.cli.running import connected, note, run, time_limit
 from lunalog.errors import AvailabilityError, LunalogError
 
@@ -42,7 +42,7 @@ def health_command(settings: Settings, wait: bool) -> int:
     elif rows:
         show_table(("severity", "finding"), rows)
     else:
-        click.echo("healthy: " + summary(found.numbers))
+        echo("healthy: " + summary(found.numbers))
     return exits.UNHEALTHY if rows else exits.OK
 
 

@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             after_refusal=settings.next,
         )
     except OSError as error:
-        mapped = exits.from_os_error(error, "this command")
+        mapped = exits.from_os_error(error, "cannot go on")
         code = exits.report(mapped, verbose=settings.verbose, as_json=settings.is_json)
     except Exception as error:  # noqa: BLE001  the last stop of all errors
         code = exits.report(error, verbose=settings.verbose, as_json=settings.is_json)

@@ -36,6 +36,7 @@ class InputPump:
                 try:
                     chunk: bytes | OSError = os.read(self._fd, CHUNK_BYTES)
                 except OSError as error:
+                    error.filename = "standard input"
                     chunk = error
                 self._loop.call_soon_threadsafe(self._chunks.put_nowait, chunk)
                 if not chunk or isinstance(chunk, OSError):
@@ -93,6 +94,7 @@ class OutputPump:
                     rest = rest[os.write(self._fd, rest) :]
                 self._loop.call_soon_threadsafe(self._room.release)
         except OSError as raised:
+            raised.filename = "standard output"
             error = raised
         except RuntimeError:
             return  # the loop is closed: nobody waits any more

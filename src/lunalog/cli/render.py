@@ -21,14 +21,23 @@ BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
 UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 
 
+def echo(text: str = "") -> None:
+    """Print a line on stdout; an `OSError` of that has its name."""
+    try:
+        click.echo(text)
+    except OSError as error:
+        error.filename = "standard output"
+        raise
+
+
 def show_rows(settings: Settings, rows: Iterable[Row], columns: Sequence[str]) -> None:
     """Print a list: `columns` of each row as a table, or whole rows as JSON."""
     found = list(rows)
     if settings.output == "json":
-        click.echo(json.dumps(found, indent=2, default=_plain))
+        echo(json.dumps(found, indent=2, default=_plain))
     elif settings.output == "jsonl":
         for row in found:
-            click.echo(json.dumps(row, default=_plain))
+            echo(json.dumps(row, default=_plain))
     else:
         cells = [[text(row.get(column)) for column in columns] for row in found]
         show_table([c.replace("_", " ") for c in columns], cells)
@@ -37,21 +46,21 @@ def show_rows(settings: Settings, rows: Iterable[Row], columns: Sequence[str]) -
 def show_one(settings: Settings, row: Row) -> None:
     """Print one thing: a field a line, or a JSON object."""
     if settings.output == "json":
-        click.echo(json.dumps(row, indent=2, default=_plain))
+        echo(json.dumps(row, indent=2, default=_plain))
     elif settings.output == "jsonl":
-        click.echo(json.dumps(row, default=_plain))
+        echo(json.dumps(row, default=_plain))
     else:
         width = max(map(len, row), default=0)
         for key, value in row.items():
-            click.echo(f"{key.replace('_', ' '):{width}}  {text(value)}")
+            echo(f"{key.replace('_', ' '):{width}}  {text(value)}")
 
 
 def show_table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     """Print aligned columns, numbers to the right; on a terminal the headers stand out."""
     head, *rows = plain_table(headers, cells)
-    click.echo(f"{BOLD}{head}{PLAIN}" if _is_decorated() else head)
+    echo(f"{BOLD}{head}{PLAIN}" if _is_decorated() else head)
     for line in rows:
-        click.echo(line)
+        echo(line)
 
 
 def _is_decorated() -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lunalog.cli.options import Settings, read_only, shared
+from lunalog.cli.render import echo
 from lunalog.cli.running import ask, connected, note, run
 from lunalog.types import Peer, RoleState
 
@@ -27,7 +28,7 @@ def watch_command(settings: Settings, stream: str) -> None:
     async def body() -> None:
         async with connected(settings) as journal:
             async for state in journal.observe_state(stream, candidate=False):
-                click.echo(show_state(settings, stream, state))
+                echo(show_state(settings, stream, state))
 
     run(settings, body())
 

@@ -10,7 +10,7 @@ import click
 from lunalog.cli import exits
 from lunalog.cli.leading import leading
 from lunalog.cli.options import Number, Settings, read_only, shared
-from lunalog.cli.render import count, moment, natural, show_one, show_rows, size
+from lunalog.cli.render import count, echo, moment, natural, show_one, show_rows, size
 from lunalog.cli.running import ask, connected, note, peer_name, run, time_limit
 from lunalog.errors import AvailabilityError
 
@@ -106,7 +106,7 @@ def info_command(settings: Settings, stream: str) -> None:
     if segments:
         for segment in segments:
             segment["servers"].sort(key=natural)
-        click.echo()
+        echo()
         show_rows(settings, segments, ("segment", "first", "end", "leader", "sealed", "servers"))
 
 

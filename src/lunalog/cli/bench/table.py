@@ -7,10 +7,8 @@ import sys
 import textwrap
 from typing import Any, Final
 
-import click
-
 from lunalog.cli.bench.result import Ended, Result
-from lunalog.cli.render import count, plain_table, show_table, size
+from lunalog.cli.render import count, echo, plain_table, show_table, size
 
 HEADERS: Final = ("part", "events", "per s", "bytes/s", "p50", "p90", "p99", "p99.9", "max")
 SPARED: Final = ("bytes/s", "p99.9", "p90")
@@ -27,10 +25,10 @@ def show(result: Result) -> None:
     said = [title(row), *sentences(result, row)]
     if width is not None:
         said = [textwrap.fill(text, width) for text in said]
-    click.echo(said[0])
+    echo(said[0])
     show_table(*(fitting(cells, width) if width is not None else (HEADERS, cells)))
     for text in said[1:]:
-        click.echo(text)
+        echo(text)
 
 
 def fitting(
