@@ -149,6 +149,25 @@ def drive(work: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError(f"{work!r} suspended where it must not")
 
 
+async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` to its end, however often the caller is cancelled; that is raised behind it.
+
+    For what may not go on behind the caller's back and ends by itself: what a thread does to a directory
+    must be over before its lock is given back.
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    found = task.result()
+    if cancelled is not None:
+        raise cancelled
+    return found
+
+
 class Tasks:
     """The background tasks of one owner: kept alive, named, and never failing in silence.
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import uvloop
 
-from lunalog.runtime import SystemRuntime, Tasks, TcpNetwork, ThreadMailbox, drive
+from lunalog.runtime import SystemRuntime, Tasks, TcpNetwork, ThreadMailbox, drive, to_the_end
 
 
 class Failing(SystemRuntime):
@@ -163,6 +163,40 @@ async def test_who_is_cancelled_while_it_ends_its_tasks_learns_it():
     news.set()
     await asyncio.wait([slow])
     assert slow.cancelled()
+
+
+async def test_what_goes_to_the_end_is_not_cancelled_with_its_caller():
+    """It ends first; then the caller learns that it was cancelled, however often that was."""
+    news, ended = asyncio.Event(), []
+
+    async def work():
+        await news.wait()
+        ended.append(True)
+        return 7
+
+    waiting = asyncio.ensure_future(to_the_end(work()))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        waiting.cancel()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    news.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert ended == [True]
+    assert await to_the_end(work()) == 7
+
+
+async def test_the_error_of_what_goes_to_the_end_is_told_rather_than_a_cancellation():
+    async def work():
+        await asyncio.sleep(0)
+        raise ValueError("bug")
+
+    waiting = asyncio.ensure_future(to_the_end(work()))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(ValueError, match="bug"):
+        await waiting
 
 
 async def test_an_owner_may_cancel_from_one_of_its_own_tasks():

@@ -101,10 +101,15 @@ class EmbeddedCluster:
     async def stop(self) -> None:
         """Stop all, servers first; what is durable stays."""
         started, self._started = self._started, []
-        for node in reversed(started):
-            with contextlib.suppress(LunalogError):
-                await node.stop()
-        await self.runtime.stop()
+        async with contextlib.AsyncExitStack() as rest:  # all of it, also once this is cancelled
+            rest.push_async_callback(self.runtime.stop)
+            for node in started:
+                rest.push_async_callback(_stop, node)
+
+
+async def _stop(node: Master | JournalServer) -> None:
+    with contextlib.suppress(LunalogError):
+        await node.stop()
 
 
 def make(where: MemoryUrl | FileUrl) -> EmbeddedCluster:

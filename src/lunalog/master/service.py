@@ -10,6 +10,7 @@ Source: design.md sections 3 and 4; R15, trap 49.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from typing import Final
@@ -69,6 +70,8 @@ class Master:
         self._is_trusted = False
         self._is_running = False
         self._is_telling_rolls = False
+        self._ending = contextlib.AsyncExitStack()
+        """What undoes what was started so far, the newest first: all of it, whatever is cancelled."""
 
     @property
     def address(self) -> Address:
@@ -95,21 +98,30 @@ class Master:
             StorageError: The store cannot be used; `DirectoryLockedError` when another master has it.
             UsageError: The address cannot be listened on.
         """
-        await self.metadata.load()
         try:
-            self._assemble()
-            await self._listen()
+            await self._start()
         except BaseException:
-            await self.metadata.close()
+            await self._ending.aclose()
             raise
+        logger.info("master_started", extra={"streams": len(self.metadata.table)})
+
+    async def _start(self) -> None:
+        self._ending.push_async_callback(self.metadata.close)
+        await self.metadata.load()
+        self._assemble()
+        if self._orchestrator is not None:
+            self._ending.push_async_callback(self._orchestrator.stop, end_servers=False)
+        self._ending.push_async_callback(self.tasks.cancel)
+        self._ending.callback(self.doorway.close_all)
+        await self._listen()
         self._is_running = True
+        self._ending.callback(self._stop_ticking)
         self._tick()
         if self._orchestrator is not None and self.reconciler is not None:
             if self.metadata.wanted is None and self.config.servers is not None:
                 await self.metadata.put_wanted(self.config.servers)
             await self._orchestrator.start(self.cluster, self.address)
             _ = self.tasks.start(self.reconciler.run(), "reconcile")
-        logger.info("master_started", extra={"streams": len(self.metadata.table)})
 
     def _assemble(self) -> None:
         config, metadata = self.config, self.metadata
@@ -160,6 +172,7 @@ class Master:
             self._listener = await self.runtime.network.listen(
                 acceptor(self.runtime, self.doorway.welcome), wanted
             )
+            self._ending.push_async_callback(self._listener.close)
         except OSError as error:
             number = error.errno or 0
             why = os.strerror(number) if number > 0 else str(error)
@@ -169,19 +182,13 @@ class Master:
             ) from error
 
     async def stop(self) -> None:
-        """Stop listening, end what is under way, close the store.  Servers go on.  Idempotent."""
-        if not self._is_running:
-            return
-        self._is_running = False
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._listener is not None:
-            await self._listener.close()
-        self.doorway.close_all()
-        await self.tasks.cancel()
-        if self._orchestrator is not None:
-            await self._orchestrator.stop(end_servers=False)
-        await self.metadata.close()
+        """Stop listening, end what is under way, close the store.  Servers go on.  Idempotent.
+
+        Cancelling ends the waiting for whom it finds waiting, not the rest: the store is free after it.
+        """
+        if self._is_running:
+            self._is_running = False
+            await self._ending.aclose()
 
     # ------------------------------------------------------------------ time
 
@@ -190,6 +197,11 @@ class Master:
         self.now()
         self._timer = loop.call_later(TICK_S, self._tick)
         self.judge_soon()
+
+    def _stop_ticking(self) -> None:
+        self._is_running = False
+        if self._timer is not None:
+            self._timer.cancel()
 
     def judge_soon(self) -> None:
         """Judge leases once every socket that is readable now has been read (R15)."""

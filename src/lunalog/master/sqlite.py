@@ -25,7 +25,7 @@ from lunalog.errors import (
     StorageError,
 )
 from lunalog.master.store import ABSENT, Record
-from lunalog.runtime import Mailbox, Runtime, Worker
+from lunalog.runtime import Mailbox, Runtime, Worker, to_the_end
 
 SCHEMA_VERSION: Final = 1
 CACHE_KIB: Final = 4096
@@ -75,19 +75,18 @@ class SqliteStore:
             finally:
                 connection.close()
 
-        worker = self._runtime.start_worker("metadata", main)
-        error = await opened
-        if error is not None:
+        self._mailbox, self._worker = mailbox, self._runtime.start_worker("metadata", main)
+        if (error := await opened) is not None:
+            self._mailbox = self._worker = None
             raise error
-        self._mailbox, self._worker = mailbox, worker
 
     async def stop(self) -> None:
-        """Finish what was asked and close the file."""
+        """Finish what was asked and close the file, also when this is cancelled."""
         mailbox, self._mailbox = self._mailbox, None
         worker, self._worker = self._worker, None
         if mailbox is not None and worker is not None:
             mailbox.close()
-            await worker.join()
+            await to_the_end(worker.join())
 
     async def get(self, key: str) -> Record | None:
         """Read one key."""

@@ -234,7 +234,7 @@ class LocalOrchestrator:
         """Leave the servers alone from now on, or end them all."""
         self._stopping.set()
         if self._looking is not None:
-            await self._looking  # not cancelled: it may be starting one
+            await asyncio.wait([self._looking])  # not cancelled: it may be starting one
         servers = [server for _, server in sorted(self._servers.items())]
         self._servers.clear()
         if end_servers:

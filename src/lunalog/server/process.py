@@ -10,6 +10,7 @@ Source: design.md section 6; R16, R18, R19; O4.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from collections.abc import Sequence as Run
@@ -22,7 +23,7 @@ from lunalog.config import ServerConfig
 from lunalog.core.held import SegmentReplica
 from lunalog.core.replica import Replica
 from lunalog.errors import NotActiveError, StorageError, WrongClusterError
-from lunalog.runtime import Address, Listener, Runtime, Tasks
+from lunalog.runtime import Address, Listener, Runtime, Tasks, to_the_end
 from lunalog.server import facts
 from lunalog.server.pull import Puller
 from lunalog.server.reads import Reads
@@ -69,6 +70,8 @@ class JournalServer:
         self._throttled: list[Connection] = []
         self._damage_seen = 0
         self._is_stopping = False
+        self._ending = contextlib.AsyncExitStack()
+        """What undoes what was started so far, the newest first: all of it, whatever is cancelled."""
 
     # ------------------------------------------------------------------ life
 
@@ -81,12 +84,17 @@ class JournalServer:
             WrongClusterError, UsageError: It is another cluster's, or another server's.
             OSError: The address cannot be listened on.
         """
-        await self.runtime.offload(identity.lock(self.disk))
         try:
-            await self._start()
+            await to_the_end(self._lock())
+            await to_the_end(self.recover())
+            await self._serve()
         except BaseException:
-            await self.disk.unlock()
+            await self._ending.aclose()
             raise
+
+    async def _lock(self) -> None:
+        await self.runtime.offload(identity.lock(self.disk))
+        self._ending.push_async_callback(self.disk.unlock)
 
     async def recover(self) -> None:
         """Count the boot and read back what this server holds; the directory is locked.
@@ -103,14 +111,18 @@ class JournalServer:
             snapshot=self._snapshot,
             start_of=partial(facts.start_of, self.replica),
         )
+        self._ending.push_async_callback(self._close_log)
         self.replica.settled()
         self.log.forget_unlisted()
         self.replica.incarnation = self.identity.incarnation
 
-    async def _start(self) -> None:
-        await self.recover()
+    async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         self.acks = Acks(loop.call_soon)
+        self._ending.callback(self._close_connections)
+        self._ending.push_async_callback(self.tasks.cancel)
+        self._ending.callback(self.acks.send)
+        self._ending.push_async_callback(self.log.flush)
         self.leaders = Leaders(int.from_bytes(self.runtime.random_bytes(TOKEN_BYTES)))
         self.reads = Reads(self)
         self.log.batch_synced, self.log.batch_told = self.acks.send, self._batch_told
@@ -122,6 +134,7 @@ class JournalServer:
         self._listener = await self.runtime.network.listen(
             acceptor(self.runtime, self._welcome), address
         )
+        self._ending.push_async_callback(self._listener.close)
         _ = self.tasks.start(self.registration.run(), "registration")
 
     async def _boot(self) -> Identity:
@@ -163,18 +176,22 @@ class JournalServer:
         await self.registration.left.wait()
 
     async def stop(self) -> None:
-        """Finish what is queued, answer it, and close.  Idempotent."""
+        """Finish what is queued, answer it, and close.  Idempotent.
+
+        Cancelling ends the waiting for whom it finds waiting, not the rest: when this is over, nothing
+        writes to the directory any more, and it is free.
+        """
         if self._is_stopping or self._listener is None:
             return
         self._is_stopping = True
-        await self._listener.close()
-        await self.log.flush()
-        self.acks.send()
-        await self.tasks.cancel()
+        await self._ending.aclose()
+
+    async def _close_log(self) -> None:
+        await to_the_end(self.log.close())  # its threads write to the directory
+
+    def _close_connections(self) -> None:
         for connection in list(self._connections):
             connection.close(NotActiveError(f"server {self.name} stops"))
-        await self.log.close()
-        await self.disk.unlock()
 
     # ------------------------------------------------------------------ connections
 

@@ -23,7 +23,7 @@ from lunalog.errors import (
     UsageError,
     WrongClusterError,
 )
-from lunalog.runtime import Address
+from lunalog.runtime import Address, to_the_end
 from lunalog.server.commands import Commands
 from lunalog.storage import identity
 from lunalog.types import SegmentId, StreamId
@@ -172,7 +172,7 @@ class Registration:
                 f"{server.name} belongs to cluster {known.cluster}, the master to {registered.cluster}"
             )
         if fresh != known:
-            await server.runtime.offload(identity.store(server.disk, fresh))
+            await to_the_end(server.runtime.offload(identity.store(server.disk, fresh)))
             server.identity = fresh
         if server.log.may_have_lost:
             await server.log.accept_loss()
