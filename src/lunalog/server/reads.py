@@ -77,7 +77,8 @@ class Reads:
         self._queues: dict[tuple[Connection, bool], tuple[asyncio.Lock, int]] = {}
         """Whose turn it is among the reads of old data of one connection, and how many wait.
 
-        Those of recoveries queue apart: a stream without a leader waits for no follower."""
+        One of each queue at most waits for the disk, so that connections take turns there (L2).  Those
+        of recoveries queue apart: a stream without a leader waits for no follower."""
         self._number = 0
 
     # ------------------------------------------------------------------ requests

@@ -537,6 +537,30 @@ def test_one_connection_reads_old_events_one_after_another_and_others_beside(run
     run(story)
 
 
+def test_connections_take_turns_at_the_disk_however_much_one_of_them_asks_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L2: who asks once waits for one read of each other connection, not for all of theirs."""
+    monkeypatch.setattr("lunalog.server.reads.DISK_READS_MAX", 1)
+
+    async def story(world: World) -> None:
+        flooding = await filled(world, tail_cache_bytes=0)
+        flooding.mark(FIRST + 10)
+        others = [await world.dial() for _ in range(3)]
+        counted = Counted(world.server)
+        flood = [begin(flooding.read(FIRST)) for _ in range(50)]
+        await asyncio.sleep(0.01)
+        for _ in range(2):
+            before = counted.all
+            found = await asyncio.gather(*(other.read(FIRST) for other in others))
+            assert [made for _, made in found] == [flooding.frames] * 3
+            assert counted.most == 1
+            assert counted.all - before <= 3 + 2  # its own, and the flood's turns between
+        await asyncio.gather(*flood)
+
+    run(story)
+
+
 def test_a_recovery_waits_for_no_followers_of_its_own_client(run: Run) -> None:
     """Who takes a stream over may be far behind with others that it follows (R5, R6)."""
 
