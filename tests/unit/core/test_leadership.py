@@ -208,8 +208,9 @@ class Leader:
         self.links[key] = found
 
     def outbox_frames(self) -> list[CopiedFrame]:
-        found, at = [], self.m.outbox.start
-        for sent in self.m.outbox._frames:
+        outbox = self.m.outbox
+        found, at = [], outbox.start
+        for sent in outbox.between(at, outbox.tail, 1 << 30):
             found.append(msgspec.json.decode(sent.frame, type=CopiedFrame))
             assert found[-1].first == at
             at = sent.end
@@ -525,7 +526,8 @@ class World:
 
     def log_frames(self, m: LeaderMachine) -> list[CopiedFrame]:
         """What a new leader has carried over."""
-        return [msgspec.json.decode(s.frame, type=CopiedFrame) for s in m.outbox._frames]
+        sent = m.outbox.between(m.outbox.start, m.outbox.tail, 1 << 30)
+        return [msgspec.json.decode(s.frame, type=CopiedFrame) for s in sent]
 
     def pass_time(self) -> None:
         self.now += self.chance.choice([0.01, 0.05, 0.1, 0.5])
