@@ -255,10 +255,13 @@ class Commands:
             self._suspect(server.member.server, stream.id, row.id, fact.generation)
         elif fact.state != "complete":
             duties.todo.setdefault(key)
-        else:
+        elif listed.incarnation == server.member.incarnation:
             duties.drop(key)
-            if listed.incarnation != server.member.incarnation:
-                self._start("relist", stream.id, self._relist(stream, row.id, server.member))
+        elif server.has_adopted:
+            duties.drop(key)
+            self._start("relist", stream.id, self._relist(stream, row.id, server.member))
+        else:  # listed when a beat confirms its certificate: it may come back without ever knowing it
+            duties.todo.setdefault(key)
 
     def confirmed(self, server: Server, ids: Iterable[int]) -> None:
         """A server has carried these commands out durably."""

@@ -117,8 +117,8 @@ class Desk:
         self.commands.stream_gone(self.stream, holders)
 
 
-def server(member: Member) -> Any:
-    return SimpleNamespace(member=member)
+def server(member: Member, *, has_adopted: bool = True) -> Any:
+    return SimpleNamespace(member=member, has_adopted=has_adopted)
 
 
 @pytest.fixture
@@ -178,6 +178,21 @@ async def test_r19_who_was_wiped_and_is_complete_is_listed_once_under_its_new_in
     await desk.settle()
     assert desk.stream.rows[0].members == (again, TWO)
     assert [found.version for found in desk.told] == [2]
+
+
+async def test_r19_no_row_names_an_incarnation_before_its_server_has_it_on_disk(
+    desk: Desk,
+) -> None:
+    """It is told with the registration that gives it; who dies there comes back without it."""
+    again = Member("s1", 2)
+    fact = SegmentFact(STREAM, FIRST, 1, 0, 4, 4, "complete", 1)
+    desk.commands.registered(server(again, has_adopted=False), [fact])
+    await desk.settle()
+    assert desk.stream.rows[0].members == (ONE, TWO)
+    (command,) = (c for c in desk.due(again) if c.certificate.row.id == FIRST)
+    desk.commands.confirmed(server(again), [command.id])
+    await desk.settle()
+    assert desk.stream.rows[0].members == (again, TWO)
 
 
 async def test_a_listing_that_was_overtaken_by_a_deletion_changes_nothing(desk: Desk) -> None:
