@@ -160,8 +160,8 @@ class LeaderMachine(LeaderState):
             return self._settle(self._doubts.reread(), now)
         if not isinstance(error, NotEnoughServersError):
             self._healthy_at = now  # the master is silent: that is not ours to give back for
-        elif self.phase is Phase.LEADING:
-            self._rolls.futile(now)
+        elif self.phase is Phase.LEADING and self.current is not None:
+            self._rolls.futile(self._need(self.current, now), now)
         return self._settle([], now)
 
     def _propose(
@@ -262,11 +262,12 @@ class LeaderMachine(LeaderState):
         policy = self.head.policy
         wanted = policy.ack_quorum if need.is_urgent else policy.replicas
         if len(fit) < wanted:
-            self._rolls.futile(now)
+            self._rolls.futile(need, now)
             self._propose_at = now + self._propose_retry_s
             return []
         is_short = answering(current, self._rolls.patience) < current.ack_quorum
-        self._rolls.rolled(now, is_silent=is_short and current.working >= current.ack_quorum)
+        is_silent = is_short and current.working >= current.ack_quorum
+        self._rolls.rolled(need, now, is_silent=is_silent)
         self._reason = need.reason
         boundary = self.committed if need.is_urgent else self.tail
         current.bind(boundary)

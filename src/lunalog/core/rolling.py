@@ -29,6 +29,8 @@ SLOW_EVERY_S = 60.0
 SLOW_DOUBLINGS_MAX = 6
 FUTILE_ROLLS_MAX = 3
 """Doublings of the gap between planned rolls that find no better set."""
+SLOW = "slow"
+"""The reason of a roll away from a member that answers, and holds up all others."""
 
 
 class LeaderSettings(msgspec.Struct, frozen=True):
@@ -51,6 +53,11 @@ class RollNeed(NamedTuple):
     is_urgent: bool
     reason: str
     exclude: tuple[str, ...]
+
+    @property
+    def is_for_pace(self) -> bool:
+        """True when nothing is wrong but that a member is slow."""
+        return self.reason == SLOW and not self.is_urgent
 
 
 def answering(segment: SegmentReplication, patience: int) -> int:
@@ -81,7 +88,6 @@ class RollWatch:
     def __init__(self, settings: LeaderSettings) -> None:
         self._settings = settings
         self._futile = 0
-        self._leaving_slow = False
         self._slow_at = 0.0
         self._slow_rolls = 0
         self._silent_at = 0.0
@@ -110,7 +116,6 @@ class RollWatch:
 
     def need(self, segment: SegmentReplication, policy: Policy, now: float) -> RollNeed | None:
         """Return why to roll now, if there is a reason."""
-        self._leaving_slow = False
         if answering(segment, self.patience) < segment.ack_quorum:
             return RollNeed(True, "server", unreachable(segment, self.patience))
         if now < self.planned_at:
@@ -122,8 +127,7 @@ class RollWatch:
         slow = segment.pace.slow if segment.pace is not None and now >= self._slow_at else ""
         if not slow:
             return None
-        self._leaving_slow = True
-        return RollNeed(False, "slow", tuple(sorted({*exclude, slow})))
+        return RollNeed(False, SLOW, tuple(sorted({*exclude, slow})))
 
     def _planned(self, segment: SegmentReplication, policy: Policy, now: float) -> str:
         for replica in segment.replicas:
@@ -149,27 +153,26 @@ class RollWatch:
             self.patience //= 2
             self._silent_at += CALM_S
 
-    def rolled(self, now: float, *, is_silent: bool = False) -> None:
+    def rolled(self, need: RollNeed, now: float, *, is_silent: bool = False) -> None:
         """A roll began; `is_silent` if A members can be reached and do not answer."""
         if is_silent:
             self._be_patient(now)
-        self._rest(now)
+        if need.is_for_pace:
+            self._bear_slow(now)
         self._futile = 0
         self.wanted = ""
         self.planned_at = now + self._settings.planned_roll_gap_ms / 1000
 
-    def futile(self, now: float) -> None:
+    def futile(self, need: RollNeed | None, now: float) -> None:
         """There is no better set now: look again later, and less and less often."""
-        if self._leaving_slow:
-            self._rest(now)
+        if need is not None and need.is_for_pace:
+            self._bear_slow(now)
             return
         gap_s = self._settings.planned_roll_gap_ms / 1000
         self.planned_at = now + gap_s * (1 << min(self._futile, FUTILE_ROLLS_MAX))
         self._futile += 1
 
-    def _rest(self, now: float) -> None:
+    def _bear_slow(self, now: float) -> None:
         """Whether there was a better set or not, a slow member is borne for a while (trap 42)."""
-        if self._leaving_slow:
-            self._leaving_slow = False
-            self._slow_at = now + SLOW_EVERY_S * (1 << min(self._slow_rolls, SLOW_DOUBLINGS_MAX))
-            self._slow_rolls += 1
+        self._slow_at = now + SLOW_EVERY_S * (1 << min(self._slow_rolls, SLOW_DOUBLINGS_MAX))
+        self._slow_rolls += 1

@@ -76,7 +76,7 @@ def late_acks_count(real: Any, self: SegmentReplication, bound: int) -> None:
     "lunalog.core.rolling:RollWatch.rolled",
     "lunalog.core.rolling:RollWatch.futile",
 )
-def rolls_at_any_time(real: Any, self: Any, now: float, **more: Any) -> None:
+def rolls_at_any_time(real: Any, self: Any, need: Any, now: float, **more: Any) -> None:
     self.wanted = "again"
 
 

@@ -127,8 +127,9 @@ def test_trap_42_slow_members_are_left_ever_more_rarely(outcome: str) -> None:
     """Whether there was a better set or not; a roll for another reason waits for none of this."""
     rolls, found, at = RollWatch(LeaderSettings()), slow_segment(), 10.0
     for doublings in (0, 1, 2, 3, 4, 5, 6, 6, 6):
-        assert rolls.need(found, POLICY, at) is not None
-        getattr(rolls, outcome)(at)
+        need = rolls.need(found, POLICY, at)
+        assert need is not None
+        getattr(rolls, outcome)(need, at)
         gap_s = SLOW_EVERY_S * (1 << doublings)
         assert rolls.need(found, POLICY, at + gap_s - 1.0) is None
         if outcome == "futile":
@@ -141,8 +142,9 @@ def test_trap_42_slow_members_are_left_ever_more_rarely(outcome: str) -> None:
 def test_a_roll_for_another_reason_says_nothing_of_slow_members() -> None:
     rolls, found = RollWatch(LeaderSettings()), slow_segment()
     rolls.wanted = "size"
-    assert rolls.need(found, POLICY, 10.0) is not None
-    rolls.rolled(10.0)
+    need = rolls.need(found, POLICY, 10.0)
+    assert need is not None
+    rolls.rolled(need, 10.0)
     assert rolls.need(found, POLICY, 13.0) == (False, "slow", ("s1",))
 
 

@@ -102,6 +102,9 @@ def test_r11_a_set_that_cannot_ack_is_left_at_once() -> None:
     assert need(found) == (True, "server", ("a", "b"))
 
 
+SILENT = RollNeed(True, "server", ("a", "b"))
+
+
 def silent(found: SegmentReplication, ticks: int) -> None:
     """Two members owe acks and have sent none."""
     for replica in found.replicas[:2]:
@@ -117,19 +120,19 @@ def test_r11_each_roll_for_silence_alone_makes_the_next_one_wait_twice_as_long()
         assert rolls.need(found, POLICY, NOW) is None
         silent(found, patience)
         assert rolls.need(found, POLICY, NOW) == (True, "server", ("a", "b"))
-        rolls.rolled(NOW, is_silent=True)
+        rolls.rolled(SILENT, NOW, is_silent=True)
         patience *= 2
         assert rolls.patience == patience
-    rolls.rolled(NOW, is_silent=True)
+    rolls.rolled(SILENT, NOW, is_silent=True)
     assert rolls.patience == PATIENCE_TICKS_MAX
-    rolls.rolled(NOW)  # away from members that are lost
+    rolls.rolled(SILENT, NOW)  # away from members that are lost
     assert rolls.patience == PATIENCE_TICKS_MAX
 
 
 def test_r11_patience_goes_when_the_network_is_calm() -> None:
     rolls, found = RollWatch(LeaderSettings()), whole()
     for _ in range(3):
-        rolls.rolled(NOW, is_silent=True)
+        rolls.rolled(SILENT, NOW, is_silent=True)
     for after, patience in ((0.9, 8), (1.0, 4), (2.5, 2), (3.0, 1), (30.0, 1)):
         rolls.tick(found, 0, NOW + after * CALM_S)
         assert rolls.patience == patience * STALL_TICKS
