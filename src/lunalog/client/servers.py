@@ -62,6 +62,17 @@ class StreamLeader(Protocol):
         ...
 
 
+class Dialling:
+    """What all who want a connection to one server wait for, and what dials it for them now."""
+
+    __slots__ = ("attempt", "found")
+
+    def __init__(self) -> None:
+        self.found: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+        self.attempt: asyncio.Task[None] | None = None
+        """Another one once the server has moved."""
+
+
 class ServerLink(Handler):
     """The connection to one server, or the attempts at one."""
 
@@ -74,9 +85,7 @@ class ServerLink(Handler):
         """No dialling before this time."""
         self.error: LunalogError | None = None
         """Why the last attempt failed."""
-        self.dialling: asyncio.Future[Connection] | None = None
-        self.attempt: asyncio.Task[None] | None = None
-        """What dials now, on behalf of `dialling`."""
+        self.dialling: Dialling | None = None
         self.backoff = Backoff(links.runtime, links.config.retry_ms_max)
 
     def __repr__(self) -> str:
@@ -165,9 +174,8 @@ class ServerLinks:
                 if has_moved:
                     link.retry_at = 0.0
                     link.backoff.reset()
-                    if link.dialling is not None and link.attempt is not None:
-                        link.attempt.cancel()  # nobody may answer there for a long time
-                        self._start_dial(link, link.dialling)
+                    if link.dialling is not None:  # nobody may answer there for a long time
+                        self._dial(link, link.dialling)
 
     def address_of(self, name: str) -> ServerAddress | None:
         """Where `name` listens, as far as is known."""
@@ -215,15 +223,18 @@ class ServerLinks:
                 raise ServerUnavailableError(
                     f"server {name} could not be reached a moment ago: {link.error}", server=name
                 )
-            link.dialling = asyncio.get_running_loop().create_future()
-            self._start_dial(link, link.dialling)
-        return await asyncio.shield(link.dialling)
+            link.dialling = Dialling()
+            self._dial(link, link.dialling)
+        return await asyncio.shield(link.dialling.found)
 
-    def _start_dial(self, link: ServerLink, dialling: asyncio.Future[Connection]) -> None:
+    def _dial(self, link: ServerLink, dialling: Dialling) -> None:
+        """Dial where the server is now, and no more where it was."""
+        if dialling.attempt is not None:
+            dialling.attempt.cancel()
         name = f"dial-{link.server.member.server}"
-        link.attempt = self._tasks.start(self._dial(link, dialling), name)
+        dialling.attempt = self._tasks.start(self._attempt(link, dialling), name)
 
-    async def _dial(self, link: ServerLink, dialling: asyncio.Future[Connection]) -> None:
+    async def _attempt(self, link: ServerLink, dialling: Dialling) -> None:
         server = link.server
         error: LunalogError | None = None
         try:
@@ -244,22 +255,22 @@ class ServerLinks:
         except LunalogError as failed:
             error = failed
         finally:
-            if link.attempt is asyncio.current_task():  # else the server has moved meanwhile
-                self._dialled(link, dialling, error)
+            if dialling.attempt is asyncio.current_task():  # else it was given up
+                self._dialled(link, dialling.found, error)
 
     def _dialled(
-        self, link: ServerLink, dialling: asyncio.Future[Connection], error: LunalogError | None
+        self, link: ServerLink, found: asyncio.Future[Connection], error: LunalogError | None
     ) -> None:
-        link.dialling = link.attempt = None
+        link.dialling = None
         if link.connection is None:
             name = link.server.member.server
             link.error = error
             link.retry_at = self.runtime.now() + link.backoff.next_s()
             failed = ServerUnavailableError(f"cannot reach server {name}: {error}", server=name)
-            dialling.set_exception(failed)
-            dialling.exception()  # seen, if nobody waits any more
+            found.set_exception(failed)
+            found.exception()  # seen, if nobody waits any more
         else:
-            dialling.set_result(link.connection)
+            found.set_result(link.connection)
 
     def _hello(self) -> Hello:
         return Hello(
@@ -290,4 +301,9 @@ class ServerLinks:
             link = self._links[name]
             if link.connection is not None:
                 link.connection.close()
+            if (
+                dialling := link.dialling
+            ) is not None:  # a task that has not begun yet tells nobody
+                dialling.attempt = None
+                self._dialled(link, dialling.found, ClosedError("this journal is closed"))
         await self._tasks.cancel()

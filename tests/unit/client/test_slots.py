@@ -379,3 +379,15 @@ async def test_l1_a_dial_that_hangs_is_given_up_when_the_server_is_elsewhere(
     assert (network.dialled, network.given_up) == (["old", "new"], 1)
     assert link_of(links).dialling is None
     await links.aclose()
+
+
+async def test_l2_who_waits_for_a_dial_that_had_not_begun_hears_of_the_end(
+    runtime: MemoryRuntime,
+) -> None:
+    """A task that is cancelled before its first turn runs nothing of its body."""
+    links = ServerLinks(runtime, "c1", "engine", b"i" * 16, ClientConfig())
+    asked = asyncio.ensure_future(links.connection(ServerAddress(MEMBER, "nowhere", 1)))
+    await asyncio.ensure_future(links.aclose())  # in the turn in which it is asked
+    async with asyncio.timeout(1):
+        with pytest.raises(ServerUnavailableError, match="closed"):
+            await asked
