@@ -66,13 +66,13 @@ class Streams:
     async def _append(
         self, journal: SingleWriteJournal, plan: Plan, bodies: Bodies, names: list[str]
     ) -> None:
-        """Lead all; when the last one is led, all begin to append."""
+        """Lead all; when the last one is led, all begin to append, at a rate in turns."""
         _, lead, append = self.parts
         share, all_led, began = plan.share(), asyncio.Event(), clock()
         lead.start(began)
         self._sending = len(names)
 
-        async def one(name: str) -> None:
+        async def one(number: int, name: str) -> None:
             lead.sent += 1
             async with journal.lead(name) as writer:
                 now = clock()
@@ -82,7 +82,8 @@ class Streams:
                     append.start(now)
                     all_led.set()
                 await all_led.wait()
-                sending = Sending(writer, name, bodies, append, share)
+                phase_s = plan.phase_s(number)
+                sending = Sending(writer, name, bodies, append, share, phase_s=phase_s)
                 self._sendings.append(sending)
                 try:
                     await sending.run()
@@ -92,8 +93,8 @@ class Streams:
                         append.stop(clock())
 
         async with asyncio.TaskGroup() as group:
-            for name in names:
-                group.create_task(one(name))
+            for number, name in enumerate(names):
+                group.create_task(one(number, name))
 
     def written(self) -> list[Written]:
         """What was appended to each stream."""

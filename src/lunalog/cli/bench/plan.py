@@ -84,6 +84,13 @@ class Plan:
             ),
         )
 
+    def phase_s(self, number: int) -> float:
+        """Return how much later than the first stream `number` begins: together they send evenly."""
+        if self.rate is None:
+            return 0.0
+        gap_s = self.streams * self.batch / self.rate
+        return number / self.streams * min(gap_s, self.time_s or gap_s)
+
     def validate(self) -> None:
         """Raise `UsageError` for options that do not fit together."""
         if self.rate is not None and self.window is not None:

@@ -46,6 +46,7 @@ class Sending:
         part: Part,
         plan: Plan,
         *,
+        phase_s: float = 0.0,
         on_sent: OnSent = lambda at, count: None,
         after_each: AfterEach | None = None,
     ) -> None:
@@ -56,6 +57,8 @@ class Sending:
         self._chain = Chain(bodies)
         self._part = part
         self._plan = plan
+        self._phase_s = phase_s
+        """An open loop begins so much later: others have the moments between."""
         self._sent = 0
         self._ready: list[bytes] = []
         """Made, in reverse order, and not sent: there was no room."""
@@ -152,8 +155,7 @@ class Sending:
                 self._push(room, clock())
             if not pending:
                 return
-            _ = await pending[0]
-            self._collect()
+            await self._next_answer()
 
     async def _frames_in_window(self) -> None:
         """A window of frames, each sent when one before it is acknowledged."""
@@ -186,12 +188,10 @@ class Sending:
 
     async def _open_loop(self, rate: float) -> None:
         """Send what is due, whatever became of what was sent before."""
-        plan, part, start = self._plan, self._part, clock()
+        plan, part = self._plan, self._part
         if part.late is None:  # many streams share one
             part.late = Latencies()
-        schedule = Schedule(rate / plan.batch, start, plan.units_max)
-        if plan.time_s is not None:
-            self._end = start + plan.time_s
+        schedule = Schedule(rate / plan.batch, clock() + self._phase_s, plan.units_max)
         async with asyncio.TaskGroup() as group:
             if plan.batch > 1:
                 await self._frames_on_time(schedule, group)
@@ -263,8 +263,7 @@ class Sending:
         """Note acks as they come, while others are sent."""
         while not self._has_sent_all or self._pending:
             if self._pending:
-                _ = await self._pending[0]
-                self._collect()
+                await self._next_answer()
             else:
                 self._moved.clear()
                 await self._moved.wait()
@@ -295,6 +294,11 @@ class Sending:
             self._sent += queued
             self._part.sent += queued
         return queued
+
+    async def _next_answer(self) -> None:
+        """Wait for the oldest that is in flight, and note all that came; raises what refused it."""
+        _ = await self._pending[0]
+        self._collect()
 
     def _collect(self) -> None:
         """Note what was acknowledged, up to the first that is not, or was refused."""

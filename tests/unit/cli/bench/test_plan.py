@@ -88,3 +88,14 @@ def test_many_streams_do_together_what_one_does():
     assert share.in_flight == 10_485 // 100
     assert Plan(streams=4, window=7).share().in_flight == 7
     assert Plan(streams=100_000).share().in_flight == 16
+
+
+def test_streams_at_a_rate_take_turns():
+    """On one schedule all would send in the same moment, and that burst is what would be measured."""
+    plan = Plan(streams=4, rate=8, seconds=2)
+    gap_s = 1 / plan.share().rate
+    moments = sorted(plan.phase_s(n) + k * gap_s for n in range(4) for k in range(4))
+    assert moments == [k / 8 for k in range(16)]
+    assert [Plan(streams=4, rate=8, batch=2).phase_s(n) for n in range(4)] == [0, 0.25, 0.5, 0.75]
+    assert [Plan(streams=4, rate=1, seconds=2).phase_s(n) for n in range(4)] == [0, 0.5, 1, 1.5]
+    assert Plan(streams=4, window=8).phase_s(3) == 0

@@ -265,3 +265,13 @@ async def test_who_follows_is_told_when_each_event_was_meant_to_leave(monkeypatc
     await send(monkeypatch, plan, World(), on_sent=lambda at, count: told.append((at, count)))
     assert [count for _, count in told] == [1] * 5
     assert [at for at, _ in told] == pytest.approx([100.0, 100.1, 100.2, 100.3, 100.4])
+
+
+async def test_a_stream_begins_in_its_turn_and_counts_from_there(monkeypatch):
+    left, world = [], World()
+    plan = Plan(size=32, rate=10, seconds=1)
+    part, found = await send(
+        monkeypatch, plan, world, phase_s=0.05, on_sent=lambda at, count: left.append((at, count))
+    )
+    assert left == [(pytest.approx(100.05 + n / 10), 1) for n in range(10)]
+    assert (part.done, found.sent) == (10, 10)
