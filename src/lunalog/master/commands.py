@@ -127,11 +127,12 @@ class Commands:
         for row in stream.rows:
             self._add_row(stream, row)
 
-    def _add_row(self, stream: Stream, row: SealedSegment) -> None:
+    def _add_row(self, stream: Stream, row: SealedSegment, only: str = "") -> None:
         is_trimmed = row.end <= stream.head.truncated_before
+        key = Key(TRIM, stream.id) if is_trimmed else Key(CERTIFY, stream.id, row.id)
         for member in row.members:
-            key = Key(TRIM, stream.id) if is_trimmed else Key(CERTIFY, stream.id, row.id)
-            self._of(member.server).todo[key] = None
+            if only in ("", member.server):
+                self._of(member.server).todo[key] = None
 
     def _of(self, server: str) -> _Duties:
         found = self._duties.get(server)
@@ -210,9 +211,16 @@ class Commands:
 
     def registered(self, server: Server, facts: Iterable[SegmentFact]) -> None:
         """Take in all that a server holds."""
-        duties = self._of(server.member.server)
+        name = server.member.server
+        duties = self._of(name)
         for told in (duties.ids, duties.sent, duties.trimmed):
             told.clear()
+        if (
+            not server.has_adopted
+        ):  # its disk may lack what it has confirmed, and tells of no such thing
+            for stream in self._table:
+                for row in stream.rows:
+                    self._add_row(stream, row, only=name)
         self.facts(server, facts)
 
     def facts(self, server: Server, facts: Iterable[SegmentFact]) -> None:

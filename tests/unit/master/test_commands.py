@@ -180,6 +180,22 @@ async def test_r19_who_was_wiped_and_is_complete_is_listed_once_under_its_new_in
     assert [found.version for found in desk.told] == [2]
 
 
+async def test_r19_who_was_wiped_is_told_again_of_what_it_had_confirmed(desk: Desk) -> None:
+    """It holds nothing, so that no fact says what it lacks."""
+    desk.commands.confirmed(server(ONE), [command.id for command in desk.due(ONE)])
+    assert desk.due(ONE) == ()
+    again = Member("s1", 2)
+    desk.commands.registered(server(again, has_adopted=False), [])
+    told = desk.due(again)
+    assert [command.certificate.row.id for command in told] == [FIRST, SECOND]
+    desk.commands.confirmed(server(again), [command.id for command in told])
+    await desk.settle()
+    assert [found.members for found in desk.stream.rows] == [(again, TWO)] * 2
+    assert desk.due(again) == ()
+    desk.commands.registered(server(again), [])
+    assert desk.due(again) == (), "a start on the same disk"
+
+
 async def test_r19_no_row_names_an_incarnation_before_its_server_has_it_on_disk(
     desk: Desk,
 ) -> None:
