@@ -259,6 +259,8 @@ class ServerDoor(Door):
         if server is None or server.connection is not connection:
             raise NotActiveError("register first")
         await master.servers.beat(server, message, master.now())
+        if server.connection is not connection:  # what it says is of the disk that was there before
+            raise NotActiveError("register again")
         master.commands.confirmed(server, message.confirmed)
         master.commands.facts(server, message.facts)
         reconciler = master.reconciler

@@ -182,7 +182,20 @@ class Servers:
             now - server.position_at >= POSITION_EVERY_S
         ):
             server.position_at = now
-            await self._change(name, synced_position=server.synced_position)
+            await self._keep_position(known, server.synced_position)
+
+    async def _keep_position(self, known: ServerRecord, position: int) -> None:
+        """Make durable how far a log reaches, unless a registration has said more of it meanwhile."""
+        name = known.name
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            while True:
+                record = self._metadata.servers[name]
+                is_the_same = (record.incarnation, record.boot) == (known.incarnation, known.boot)
+                if not is_the_same or record.synced_position >= position:
+                    return
+                newer = msgspec.structs.replace(record, synced_position=position)
+                if await self._metadata.put_server(newer):
+                    return
 
     async def _change(self, name: str, **fields: object) -> None:
         async with self._locks.setdefault(name, asyncio.Lock()):

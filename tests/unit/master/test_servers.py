@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from lunalog.errors import (
+    LunalogError,
     NotActiveError,
     NotEnoughServersError,
     WrongIncarnationError,
 )
-from lunalog.types import Policy
+from lunalog.master.servers import POSITION_EVERY_S
+from lunalog.types import Policy, SegmentId
 from lunalog.wire.messages import (
     Propose,
 )
+
+
+async def turns() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 async def test_a_server_gets_a_new_incarnation_whenever_its_disk_may_not_be_what_it_was(
@@ -69,6 +77,32 @@ async def test_a_registration_that_was_overtaken_says_nothing_of_the_disk(starte
     with pytest.raises(NotActiveError):
         await old.register_here()
     assert await new.register() == 1
+
+
+async def test_a_beat_that_was_overtaken_by_a_registration_says_nothing_of_the_disk(
+    started: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited for the store, and the disk that it tells of was wiped meanwhile."""
+    old, new = started.quiet_server("s1"), started.quiet_server("s1")
+    await old.register()
+    await old.beat()
+    await new.connect()
+    servers = started.master.servers
+    servers.get("s1").position_at -= POSITION_EVERY_S
+    taken: list[Any] = []
+    monkeypatch.setattr(started.master.commands, "facts", lambda _, facts: taken.append(facts))
+    old.position = 7
+    async with servers._locks["s1"]:
+        registering = asyncio.ensure_future(new.register_here())
+        await turns()
+        beating = asyncio.ensure_future(old.beat(old.fact(b"s" * 16, SegmentId(1, 0), "complete")))
+        await turns()
+    assert await registering == 2
+    with pytest.raises(LunalogError):
+        await beating
+    await turns()
+    assert servers._metadata.servers["s1"].synced_position == 0
+    assert taken == [()], "the new one holds nothing"
 
 
 async def test_a_beat_of_another_incarnation_must_register_again(started: Any) -> None:
