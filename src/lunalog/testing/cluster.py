@@ -204,10 +204,16 @@ class SimulatedCluster:
                 if (held := self.recorder.held(history.stream, change.row.id, member)) is not None
                 and held.is_complete
             }
+            damaged = {
+                (name, change.row.id)
+                for change in history.rows
+                for name, server in self.servers.items()
+                if (held := server.replica.find(history.stream, change.row.id)) and held.unknown
+            }
             start = history.heads[-1].head.truncated_before
             found += [
                 f"{history.name} {row.id} at {member}"
-                for row, member in lacking(history, complete, start)
+                for row, member in lacking(history, complete, damaged, start)
             ]
         return found
 

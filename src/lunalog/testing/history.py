@@ -207,6 +207,8 @@ class ReplicaEnd:
     chain: Chain
     is_complete: bool = False
     """It knows its certificate and holds everything below its end (R21)."""
+    is_damaged: bool = False
+    """Some of it is unknown, which nothing mends yet (R18, R20)."""
 
 
 # ---------------------------------------------------------------------- liveness

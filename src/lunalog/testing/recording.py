@@ -142,11 +142,7 @@ class Recorder:
         )
 
     def held(self, stream: StreamId, segment: SegmentId, member: Member) -> SegmentReplica | None:
-        """What a member holds of a segment, or held when it stopped.
-
-        The master's word counts for who it is: it lists a new incarnation before its server has
-        heard of it.
-        """
+        """What a member holds of a segment, or held when it stopped; the master says who it is."""
         server = self.servers.get(member.server)
         if server is None or self.incarnations.get(member.server) != member.incarnation:
             return None

@@ -189,6 +189,7 @@ class Schedule:
                         min(held.committed, held.durable),
                         held.chain,
                         held.is_complete,
+                        bool(held.unknown),
                     )
                 )
                 at = max(held.first, state.trimmed_before)

@@ -339,6 +339,16 @@ def replica_gone(h: History) -> None:
     h.replicas.pop()
 
 
+def wiped_and_not_repaired(h: History) -> None:
+    h.losses.append(Loss(9.5, MEMBERS[1]))
+    del h.replicas[1]
+
+
+def repaired_and_not_listed(h: History) -> None:
+    h.losses.append(Loss(9.5, MEMBERS[1]))
+    h.replicas[1] = dataclasses.replace(h.replicas[1], member=Member("two", 2))
+
+
 def damage_served(h: History) -> None:
     h.held.append(dataclasses.replace(h.held[0], is_sound=False))
 
@@ -511,6 +521,8 @@ BAD: list[tuple[str, Callable[[History], None]]] = [
     ("I11", a_later_loss_excuses_nothing),
     ("I11", replica_never_completed),
     ("I11", replica_gone),
+    ("I11", wiped_and_not_repaired),
+    ("I11", repaired_and_not_listed),
     ("I12", damage_served),
     ("I12", damage_delivered),
     ("I13", denied_what_it_acked),
@@ -579,11 +591,20 @@ def deleted(h: History) -> None:
 
 
 def a_disk_that_lost_something(h: History) -> None:
-    """Two had it when it was sealed; one of them was wiped before, and never answers again."""
+    """Two had it when it was sealed; one of them was wiped before, and has it again as another one."""
+    again = Member("two", 2)
     h.losses.append(Loss(9.5, MEMBERS[1]))
     h.rows[0].copies = MEMBERS[:1]
-    del h.replicas[1]
+    h.rows.append(
+        RowChange(10.7, STREAM, row_again(members=(MEMBERS[0], again, MEMBERS[2]), version=2))
+    )
+    h.replicas[1] = dataclasses.replace(h.replicas[1], member=again)
     h.denials.append(Denial(9.9, MEMBERS[1], FIRST, 0))
+
+
+def a_copy_with_a_hole(h: History) -> None:
+    h.losses.append(Loss(9.5, MEMBERS[1]))
+    h.replicas[1] = dataclasses.replace(h.replicas[1], is_complete=False, is_damaged=True)
 
 
 def garbage_of_an_older_epoch(h: History) -> None:
@@ -615,6 +636,7 @@ def row_again(members: tuple[Member, ...], version: int) -> SealedSegment:
         truncated_and_trimmed,
         deleted,
         a_disk_that_lost_something,
+        a_copy_with_a_hole,
         garbage_of_an_older_epoch,
         listed_elsewhere_since,
         unknown_is_no_denial,
@@ -630,9 +652,10 @@ def test_what_is_allowed_is_accepted_by_all(change: Callable[[History], None]) -
 
 def test_lacking_names_row_and_member() -> None:
     complete = {(member, FIRST) for member in MEMBERS[:2]}
-    assert lacking(good(), complete, 0) == [(ROW, MEMBERS[2])]
-    assert lacking(good(), complete, 2) == []
-    assert lacking(good(), complete, 0, until=9.0) == []
+    assert lacking(good(), complete, set(), 0) == [(ROW, MEMBERS[2])]
+    assert lacking(good(), complete, {(MEMBERS[2].server, FIRST)}, 0) == []
+    assert lacking(good(), complete, set(), 2) == []
+    assert lacking(good(), complete, set(), 0, until=9.0) == []
 
 
 @pytest.mark.parametrize("name", ["I1", "I2", "I3", "I6", "I8", "I10", "I16", "I17", "L2"])

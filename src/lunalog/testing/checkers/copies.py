@@ -49,7 +49,10 @@ def local_durability(history: History) -> Finding:
 
 
 def replication(history: History) -> Finding:
-    """I11: a sealed segment is on A listed disks, but for injected losses; in the end on all."""
+    """I11: a sealed segment is on A listed disks, but for injected losses; in the end on all.
+
+    A server that lost its disk has its copies again by then, and is listed as who it is now (R19).
+    """
     finding = Finding()
     for change in history.rows:
         if change.copies is None:
@@ -65,7 +68,9 @@ def replication(history: History) -> Finding:
         )
     if history.replicas:
         complete = {(r.member, r.segment) for r in history.replicas if r.is_complete}
-        for row, member in lacking(history, complete, history.log_start, until=history.over_at):
+        damaged = {(r.member.server, r.segment) for r in history.replicas if r.is_damaged}
+        start, until = history.log_start, history.over_at
+        for row, member in lacking(history, complete, damaged, start, until=until):
             finding.require(False, "I11: {m} never completed {r}", m=member, r=row)
         finding.checked += len(complete)
     return finding
@@ -90,25 +95,26 @@ def _has_lost(history: History, member: Member, change: RowChange) -> bool:
 def lacking(
     history: History,
     complete: set[tuple[Member, SegmentId]],
+    damaged: set[tuple[str, SegmentId]],
     start: Sequence,
     until: float = float("inf"),
 ) -> list[tuple[SealedSegment, Member]]:
-    """Members listed by then that hold no complete copy, though their disks lost nothing.
+    """Members listed by then that hold no complete copy, and no damaged one.
 
     Args:
-        history: Its rows and losses count.
+        history: Its rows count.
         complete: Who has completed what.
+        damaged: Servers and segments of which something there is unknown.
         start: Segments that end before are truncated, and need not be kept.
         until: Rows that are younger have not had their time yet.
     """
-    lost = {loss.member for loss in history.losses}
     rows = {change.row.id: change.row for change in history.rows if change.at <= until}
     return [
         (row, member)
         for row in rows.values()
         if row.end > start and history.has_log
         for member in row.members
-        if (member, row.id) not in complete and member not in lost
+        if (member, row.id) not in complete and (member.server, row.id) not in damaged
     ]
 
 
