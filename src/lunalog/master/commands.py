@@ -215,9 +215,7 @@ class Commands:
         duties = self._of(name)
         for told in (duties.ids, duties.sent, duties.trimmed):
             told.clear()
-        if (
-            not server.has_adopted
-        ):  # its disk may lack what it has confirmed, and tells of no such thing
+        if not server.has_adopted:  # what it had confirmed may be gone, and no fact tells of that
             for stream in self._table:
                 for row in stream.rows:
                     self._add_row(stream, row, only=name)
