@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 import pytest
 
+from lunalog.client.journal import SingleWriteJournal
 from lunalog.master.commands import Commands
 from lunalog.master.servers import Server
 from lunalog.testing import sim
-from lunalog.testing.cluster import Shape, StreamShape
+from lunalog.testing.appending import Appender
+from lunalog.testing.cluster import Shape, SimulatedCluster, StreamShape
+from lunalog.testing.link import NetworkSettings
 from lunalog.testing.nemesis import Fault
 from lunalog.testing.plan import Plan
 from lunalog.testing.schedule import ScheduleResult, run_schedule
+from lunalog.testing.simulation import Simulation
 from lunalog.testing.tempo import Tempo
 from lunalog.testing.workload import Mix
 from lunalog.wire.messages import SegmentFact
@@ -52,3 +57,46 @@ def test_canary_a_master_that_counts_on_what_was_confirmed_before(
     monkeypatch.setattr(Commands, "registered", take_facts_only)
     (violation,) = run_with_one_wipe().violations
     assert "nobody could complete every replica" in violation
+
+
+@pytest.mark.parametrize("spares", [0, 1])
+def test_i2_all_disks_may_be_lost_if_each_has_time_to_be_filled_again(spares: int) -> None:
+    """Only the last one that is wiped was there for all that was acknowledged at first."""
+    simulation = Simulation(1, settings=NetworkSettings(slow_rate=0.0))
+    cluster = SimulatedCluster(
+        simulation,
+        Shape((StreamShape("orders", 3, 2, segment_bytes=2000),), clients=1, spares=spares),
+    )
+    history = cluster.recorder.of(cluster.streams["orders"])
+    appender = Appender(history, simulation.stream("workload"), lambda: simulation.now, 200)
+
+    async def append(journal: SingleWriteJournal, _: str) -> None:
+        async with journal.lead("orders") as writer:
+            while True:
+                await appender.lone(journal, writer)
+                await asyncio.sleep(0.01)
+
+    async def until_repaired() -> None:
+        goal = len(history.acked) + 50
+        while len(history.acked) < goal or cluster.incomplete():
+            await asyncio.sleep(0.1)
+
+    async def wipe_all() -> tuple[list[bytes], list[bytes]]:
+        await until_repaired()
+        for node in cluster.server_nodes:
+            node.crash()
+            cluster.harmed(node)
+            node.disk().wipe()
+            node.restart()
+            await until_repaired()
+        journal = await cluster.journal()
+        acked = [append.payload for append in history.acked]
+        read = [event.payload async for event in journal.read("orders", linearizable=True)]
+        await journal.aclose()
+        return acked, read
+
+    with simulation:
+        cluster.start(append)
+        acked, read = simulation.run(wipe_all(), timeout_s=120.0)
+    assert len(acked) >= 50 * (4 + spares)
+    assert acked == [payload for payload in read if payload in set(acked)]
