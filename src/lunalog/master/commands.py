@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine, Iterable
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -303,7 +304,7 @@ class Commands:
         duties = self._of(server.member.server)
         self._condemn(duties)
         found: list[Command] = []
-        for key in list(duties.todo)[:COMMANDS_PER_BEAT]:
+        for key in list(islice(duties.todo, COMMANDS_PER_BEAT)):
             del duties.todo[key]
             command = self._make(duties, key, server)
             if command is None:
