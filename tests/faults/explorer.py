@@ -289,8 +289,9 @@ class Explorer:
             raise CrashError(f"R16: boot {server.identity.boot} was counted before")
         if server.identity.incarnation < told.incarnation:
             raise CrashError(f"R19: incarnation {told.incarnation} was told, and is forgotten")
-        if log.found_position < told.position:
-            raise CrashError(f"R19: found at {log.found_position}, reported as {told.position}")
+        if server.identity.found < told.position:
+            found = server.identity.found
+            raise CrashError(f"R19: found at {found}, reported as {told.position}")
 
     def _lives_on(self, directory: Directory, told: Told) -> None:
         """What is promised behind a recovery outlives a power cut that keeps nothing unsynced."""

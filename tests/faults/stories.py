@@ -66,10 +66,11 @@ class ServerOwner(Owner):
         server = serve(self.runtime, self.disk, self.config)
         await self.runtime.offload(identity.lock(self.disk))
         await server.recover()
-        if not server.identity.incarnation:  # the master admits it (R19)
-            server.identity = msgspec.structs.replace(server.identity, incarnation=1)
-            await self.runtime.offload(identity.store(self.disk, server.identity))
-            server.replica.incarnation = 1
+        server.identity = msgspec.structs.replace(  # the master admits it (R19)
+            server.identity, incarnation=1, found=identity.ADMITTED
+        )
+        await self.runtime.offload(identity.store(self.disk, server.identity))
+        server.replica.incarnation = 1
         self.replica, self.log = server.replica, server.log
         self.memory.boots = server.identity.boot
         return self

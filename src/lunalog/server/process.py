@@ -110,6 +110,7 @@ class JournalServer:
             replay=self._replay,
             snapshot=self._snapshot,
             start_of=partial(facts.start_of, self.replica),
+            found=self._found,
         )
         self._ending.push_async_callback(self._close_log)
         self.replica.settled()
@@ -147,6 +148,15 @@ class JournalServer:
         found = msgspec.structs.replace(found, boot=found.boot + 1)
         await identity.store(self.disk, found)
         return found
+
+    async def _found(self, position: int) -> None:
+        """Keep how far the log reached before this start writes to it, until a master has heard (R19).
+
+        What starts write that no master admits would make up for what an old disk image lacks.
+        """
+        if self.identity.found == identity.ADMITTED:
+            self.identity = msgspec.structs.replace(self.identity, found=position)
+            await identity.store(self.disk, self.identity)
 
     def _replay(self, record: Record, damage: Damage | None) -> None:
         facts.replay(self.replica, record, damage)

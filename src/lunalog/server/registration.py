@@ -153,19 +153,19 @@ class Registration:
         return found
 
     def _position(self) -> int:
-        """How far the log reaches; at first as the disk had it, without what this start has written.
-
-        What a start writes would make up for a few batches that an old disk image lacks (R19).
-        """
-        log = self._server.log
-        return log.synced_position if self.registered.is_set() else log.found_position
+        """How far the log reaches; at first as the disk had it, without what starts wrote (R19)."""
+        server = self._server
+        return server.log.synced_position if self.registered.is_set() else server.identity.found
 
     async def _adopt(self, registered: Registered) -> None:
         """Take the incarnation that the master gave, durably, before anything is served under it."""
         server = self._server
         known = server.identity
         fresh = msgspec.structs.replace(
-            known, cluster=registered.cluster, incarnation=registered.incarnation
+            known,
+            cluster=registered.cluster,
+            incarnation=registered.incarnation,
+            found=identity.ADMITTED,
         )
         if known.cluster and known.cluster != registered.cluster:
             raise WrongClusterError(

@@ -9,7 +9,8 @@ Source: R16, R17, R18, R29; docs/storage.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import msgspec
 
@@ -35,6 +36,7 @@ from lunalog.storage.writer import Put, Wal, failure
 
 Deliver = Callable[[Record, Damage | None], None]
 Snapshot = Callable[[], list[ControlRecord]]
+Found = Callable[[int], Coroutine[Any, Any, None]]
 
 
 class Booted(msgspec.Struct):
@@ -59,6 +61,7 @@ class Boot:
         boot: int,
         deliver: Deliver,
         snapshot: Snapshot,
+        found: Found | None = None,
     ) -> None:
         self._disk = disk
         self._runtime = runtime
@@ -67,6 +70,7 @@ class Boot:
         self._boot = boot
         self._deliver = deliver
         self._snapshot = snapshot
+        self._found = found
         self._damage: list[Damage] = []
         self._may_have_lost = False
 
@@ -93,6 +97,8 @@ class Boot:
         if is_new or was_never_used:  # the first starts, until one comes to its checkpoint
             self._may_have_lost = False
             self._damage.clear()
+        if self._found is not None:
+            await self._found(replayed.number - 1)
         last = max([*numbers, contents.current, replayed.end.extent])
         wal = await self._take_over(replayed, last + 1)
         self._report_gaps()

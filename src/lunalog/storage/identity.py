@@ -23,6 +23,8 @@ from lunalog.errors import (
 from lunalog.storage.files import Disk
 
 VERSION: Final = 1
+ADMITTED: Final = -1
+"""A master has admitted this start: what the next one finds is what counts."""
 NAME = "identity"
 TEMPORARY = "identity.tmp"
 
@@ -38,6 +40,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """0 until the master has given one."""
     boot: int = 0
     """Counts starts; each is synced before the first reply (R16)."""
+    found: int = ADMITTED
+    """Log position that the first start found which no master has admitted since (R19)."""
 
 
 async def lock(disk: Disk) -> None:

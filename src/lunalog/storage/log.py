@@ -19,7 +19,7 @@ from lunalog.config import ServerConfig
 from lunalog.errors import ClosedError, InvariantError
 from lunalog.runtime import Runtime, drive
 from lunalog.storage import extents, ledger, noting
-from lunalog.storage.boot import Boot, Booted, Deliver, Snapshot
+from lunalog.storage.boot import Boot, Booted, Deliver, Found, Snapshot
 from lunalog.storage.cache import TailCache
 from lunalog.storage.fetch import FrameReader
 from lunalog.storage.files import Disk
@@ -92,6 +92,7 @@ class Log:
         replay: Deliver,
         snapshot: Snapshot,
         start_of: StartOf,
+        found: Found | None = None,
     ) -> Log:
         """Open the log of a locked directory, or begin one in an empty directory.
 
@@ -107,6 +108,7 @@ class Log:
                 It may run on another thread, while `open` waits.
             snapshot: See `Log.snapshot`; first called when replay is over.
             start_of: Tells what the owner keeps, at the moments at which `snapshot` tells the rest.
+            found: Disk work, awaited with `found_position` before this start writes anything.
 
         Returns:
             The log; all that was replayed is synced.
@@ -117,7 +119,9 @@ class Log:
         log = cls(disk, runtime, config)
         index, log.snapshot = log._index, snapshot
         index.start_of = start_of
-        start = Boot(disk, runtime, config, index, boot=boot, deliver=replay, snapshot=snapshot)
+        start = Boot(
+            disk, runtime, config, index, boot=boot, deliver=replay, snapshot=snapshot, found=found
+        )
         log._attach(await runtime.offload(start.run()))
         return log
 
