@@ -108,7 +108,7 @@ class Log:
                 It may run on another thread, while `open` waits.
             snapshot: See `Log.snapshot`; first called when replay is over.
             start_of: Tells what the owner keeps, at the moments at which `snapshot` tells the rest.
-            found: Disk work, awaited with `found_position` before this start writes anything.
+            found: Disk work, awaited with the position found, before this start writes anything.
 
         Returns:
             The log; all that was replayed is synced.
@@ -164,11 +164,6 @@ class Log:
     def synced_position(self) -> int:
         """Grows with each batch that is durable, over restarts too (R19)."""
         return self._wal.number - 1
-
-    @property
-    def found_position(self) -> int:
-        """What `synced_position` was when this start found the log, before it wrote anything (R19)."""
-        return self._wal.first_number - 1
 
     @property
     def is_full(self) -> bool:
