@@ -37,12 +37,18 @@ def _has(records: list[Record], kind: type) -> bool:
     "lunalog.storage.log:Log.put",
 )
 def ack_before_sync(
-    real: Any, self: Log, records: list[Record], done: Any = None, *, synced: Any = None
+    real: Any,
+    self: Log,
+    records: list[Record],
+    done: Any = None,
+    *,
+    synced: Any = None,
+    is_last: bool = False,
 ) -> None:
     if synced is not None and _has(records, FrameRecord):
         _put_early(self, real, records, synced)
     else:
-        real(self, records, done, synced=synced)
+        real(self, records, done, synced=synced, is_last=is_last)
 
 
 @fault(
@@ -52,12 +58,18 @@ def ack_before_sync(
     "lunalog.storage.log:Log.put",
 )
 def fence_before_sync(
-    real: Any, self: Log, records: list[Record], done: Any = None, *, synced: Any = None
+    real: Any,
+    self: Log,
+    records: list[Record],
+    done: Any = None,
+    *,
+    synced: Any = None,
+    is_last: bool = False,
 ) -> None:
     if done is not None and _has(records, PromiseRecord) and not _has(records, OpenRecord):
         _put_early(self, real, records, done)
     else:
-        real(self, records, done, synced=synced)
+        real(self, records, done, synced=synced, is_last=is_last)
 
 
 @fault(
@@ -67,10 +79,16 @@ def fence_before_sync(
     "lunalog.storage.log:Log.put",
 )
 def open_not_recorded(
-    real: Any, self: Log, records: list[Record], done: Any = None, *, synced: Any = None
+    real: Any,
+    self: Log,
+    records: list[Record],
+    done: Any = None,
+    *,
+    synced: Any = None,
+    is_last: bool = False,
 ) -> None:
     kept = [record for record in records if type(record) is not OpenRecord]
-    real(self, kept, done, synced=synced)
+    real(self, kept, done, synced=synced, is_last=is_last)
 
 
 @fault(
