@@ -32,7 +32,7 @@ PENDING_MAX = 100_000
     help="Each event comes behind its length (32 bit, little endian).",
 )
 @click.option("--wait", is_flag=True, help="Wait until nobody else leads the stream.")
-@click.option("--peer", metavar="NAME", help="Name to lead under.  [default: append-HOST-PID]")
+@click.option("--peer", metavar="NAME", help="Name to lead under.  [default: of host and process]")
 @shared
 @click.pass_obj
 def append_command(

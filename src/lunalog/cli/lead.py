@@ -27,7 +27,7 @@ WITHOUT = "without --no-wait this waits for its turn"
 @click.argument("stream")
 @click.argument("command", nargs=-1, required=True, metavar="-- CMD...")
 @click.option("--no-wait", is_flag=True, help="Exit 4 at once if another leads.")
-@click.option("--peer", metavar="NAME", help="Name to lead under.  [default: lead-HOST-PID]")
+@click.option("--peer", metavar="NAME", help="Name to lead under.  [default: of host and process]")
 @click.option(
     "--grace",
     type=Number(float, 0),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from lunalog.cli.options import Settings
-from lunalog.cli.running import LONG_S
+from lunalog.cli.running import LONG_S, note
 from lunalog.errors import DeadlineExceededError, NotLeaderError
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ async def leading(
     """
     if not wait:
         await refuse_if_led(journal, stream, hint)
+    elif sys.stderr.isatty():
+        _, leader = await journal.state(stream)
+        if leader is not None:
+            note(f"{stream} is led by {leader.name}; this waits for its turn")
     try:
         async with journal.lead(stream, timeout=None if wait else time_of(settings)) as writer:
             settings.has_begun = True
