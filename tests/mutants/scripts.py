@@ -720,10 +720,11 @@ async def stale_drop(stage: Stage) -> None:
     await stage.led_after(epoch)
 
     def is_certified() -> bool:
-        """Everybody knows the row, and so that no older word counts any more (R30)."""
+        """Whom the row lists knows it, and so that no older word counts any more (R30)."""
         rows = stage.history.rows
-        servers = [stage.servers[node.name].replica for node in stage.server_nodes]
-        held = [server.find(stage.history.stream, rows[0].row.id) for server in servers if rows]
+        members = rows[0].row.members if rows else ()
+        servers = [stage.servers[member.server].replica for member in members]
+        held = [server.find(stage.history.stream, rows[0].row.id) for server in servers]
         return bool(held) and all(copy is not None and copy.is_complete for copy in held)
 
     await stage.until("certify it", is_certified)
