@@ -289,8 +289,8 @@ class Explorer:
             raise CrashError(f"R16: boot {server.identity.boot} was counted before")
         if server.identity.incarnation < told.incarnation:
             raise CrashError(f"R19: incarnation {told.incarnation} was told, and is forgotten")
-        if server.identity.found < told.position:
-            found = server.identity.found
+        if server.identity.found_position < told.position:
+            found = server.identity.found_position
             raise CrashError(f"R19: found at {found}, reported as {told.position}")
 
     def _lives_on(self, directory: Directory, told: Told) -> None:

@@ -67,7 +67,7 @@ class ServerOwner(Owner):
         await self.runtime.offload(identity.lock(self.disk))
         await server.recover()
         server.identity = msgspec.structs.replace(  # the master admits it (R19)
-            server.identity, incarnation=1, found=identity.ADMITTED
+            server.identity, incarnation=1, found_position=identity.ADMITTED
         )
         await self.runtime.offload(identity.store(self.disk, server.identity))
         server.replica.incarnation = 1

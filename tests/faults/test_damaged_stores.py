@@ -87,7 +87,7 @@ class Store:
             witness: Any = Witness(told.memory, server.replica, log)
             if server.identity.incarnation < told.incarnation:
                 return "another server"  # it registers anew: all it holds is a witness's (R19)
-            if log._wal.first_number - 1 < told.position:
+            if server.identity.found_position < told.position:
                 return "behind"  # a cut end; the master, which heard of more, ends the incarnation
             await check_or_unknown(witness)
             if log.may_have_lost:

@@ -179,17 +179,20 @@ class AppendQueue:
     def add_now(
         self, payloads: list[bytes], expected: Sequence | None = None
     ) -> asyncio.Future[range] | None:
-        """Queue one frame of payloads that are not looked at one by one, if there is room for it.
+        """Queue one frame of payloads as they are; none if they must wait, or be copied first.
 
-        None, and nothing is queued, if there is not, or if one is not as many bytes as it is long.
+        Then nothing is queued.  What is not bytes shows when they are joined.
         """
         try:
             sizes = list(map(len, payloads))
-            size = self.check_many(sizes)
-            if self.must_wait(size):
-                return None
-            self._check(expected)
-            self.flush()
+        except TypeError:
+            return None
+        size = self.check_many(sizes)
+        if self.must_wait(size):
+            return None
+        self._check(expected)
+        self.flush()
+        try:
             frame = self._built(payloads, size, sizes)
         except TypeError:
             return None

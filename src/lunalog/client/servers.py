@@ -70,7 +70,7 @@ class Dialling:
     def __init__(self) -> None:
         self.found: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
         self.attempt: asyncio.Task[None] | None = None
-        """Another one once the server has moved."""
+        """What dials now; replaced when the server has moved."""
 
 
 class ServerLink(Handler):
@@ -301,9 +301,8 @@ class ServerLinks:
             link = self._links[name]
             if link.connection is not None:
                 link.connection.close()
-            if (
-                dialling := link.dialling
-            ) is not None:  # a task that has not begun yet tells nobody
+            dialling = link.dialling
+            if dialling is not None:  # a task that has not begun yet tells nobody
                 dialling.attempt = None
                 self._dialled(link, dialling.found, ClosedError("this journal is closed"))
         await self._tasks.cancel()

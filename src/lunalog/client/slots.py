@@ -20,7 +20,7 @@ from lunalog.wire.messages import CloseSlot, Opened, OpenSlot
 
 OPEN_TIMEOUT_S = 5.0
 QUEUED_BYTES_MAX = 512 * limits.KIB
-"""Frames of so many bytes do not wait for the turn's end."""
+"""After so many bytes of frames `send` flushes, and does not wait for the turn's end."""
 JOINED_BYTES_MAX = 16 * limits.KIB
 """A frame up to this size is copied behind its envelope: one buffer costs less than two."""
 REFUSED_PAUSE_S = 0.2
@@ -185,7 +185,7 @@ class SegmentSlots:
         self.told = segment.first
         """The committed sequence that went out last."""
         self._queued_bytes = 0
-        """Of frames, since all connections were flushed by `send`."""
+        """Of frames since `send` last flushed; what left with its turn counts, too: it does no harm."""
         self._message = message
         self.members = [MemberSlot(self, replica) for replica in segment.replicas]
 

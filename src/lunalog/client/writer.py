@@ -92,7 +92,7 @@ class StreamWriter:
         An append that is cancelled after it was queued stays in flight.
         """
         queue = self._queue
-        if queue is None or queue.error is not None or self._is_closed:
+        if queue is None or queue.error is not None or self._is_closed:  # else it would return it
             queue = self._open_queue()
         if payload.__class__ is not bytes:
             payload = as_payload(payload)

@@ -146,7 +146,7 @@ class Replica:
         if held.certificate is not None:
             raise SealedError(f"segment {held.id} is sealed here")
         if first == held.end:
-            if first <= state.trimmed_before:
+            if first <= state.trimmed_before:  # the first frame that is kept may be this one
                 self._note_base(state, held, first + count)
             held.take(first, count, crc)
             return True

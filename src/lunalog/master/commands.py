@@ -128,11 +128,12 @@ class Commands:
         for row in stream.rows:
             self._add_row(stream, row)
 
-    def _add_row(self, stream: Stream, row: SealedSegment, only: str = "") -> None:
+    def _add_row(self, stream: Stream, row: SealedSegment, only: str | None = None) -> None:
+        """Note what the members of a row, or `only` this one, must be told."""
         is_trimmed = row.end <= stream.head.truncated_before
         key = Key(TRIM, stream.id) if is_trimmed else Key(CERTIFY, stream.id, row.id)
         for member in row.members:
-            if only in ("", member.server):
+            if only in (None, member.server):
                 self._of(member.server).todo[key] = None
 
     def _of(self, server: str) -> _Duties:
@@ -211,7 +212,7 @@ class Commands:
     # ------------------------------------------------------------------ what servers say
 
     def registered(self, server: Server, facts: Iterable[SegmentFact]) -> None:
-        """Take in all that a server holds."""
+        """Take in all that a server holds; a new incarnation is asked for all rows that list it."""
         name = server.member.server
         duties = self._of(name)
         for told in (duties.ids, duties.sent, duties.trimmed):

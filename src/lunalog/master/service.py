@@ -184,7 +184,8 @@ class Master:
     async def stop(self) -> None:
         """Stop listening, end what is under way, close the store.  Servers go on.  Idempotent.
 
-        Cancelling ends the waiting for whom it finds waiting, not the rest: the store is free after it.
+        Cancelling cuts short only the step that it hits.  All others are done before it is raised: the
+        store is free then.
         """
         if self._is_running:
             self._is_running = False

@@ -110,7 +110,7 @@ class JournalServer:
             replay=self._replay,
             snapshot=self._snapshot,
             start_of=partial(facts.start_of, self.replica),
-            found=self._found,
+            keep_position=self._keep_position,
         )
         self._ending.push_async_callback(self._close_log)
         self.replica.settled()
@@ -149,13 +149,13 @@ class JournalServer:
         await identity.store(self.disk, found)
         return found
 
-    async def _found(self, position: int) -> None:
+    async def _keep_position(self, position: int) -> None:
         """Keep how far the log reached before this start writes to it, until a master has heard (R19).
 
         What starts write that no master admits would make up for what an old disk image lacks.
         """
-        if self.identity.found == identity.ADMITTED:
-            self.identity = msgspec.structs.replace(self.identity, found=position)
+        if self.identity.found_position == identity.ADMITTED:
+            self.identity = msgspec.structs.replace(self.identity, found_position=position)
             await identity.store(self.disk, self.identity)
 
     def _replay(self, record: Record, damage: Damage | None) -> None:
@@ -188,8 +188,8 @@ class JournalServer:
     async def stop(self) -> None:
         """Finish what is queued, answer it, and close.  Idempotent.
 
-        Cancelling ends the waiting for whom it finds waiting, not the rest: when this is over, nothing
-        writes to the directory any more, and it is free.
+        Cancelling cuts short only the step that it hits.  All others are done before it is raised: then
+        nothing writes to the directory any more, and it is free.
         """
         if self._is_stopping or self._listener is None:
             return

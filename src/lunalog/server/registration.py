@@ -155,7 +155,11 @@ class Registration:
     def _position(self) -> int:
         """How far the log reaches; at first as the disk had it, without what starts wrote (R19)."""
         server = self._server
-        return server.log.synced_position if self.registered.is_set() else server.identity.found
+        return (
+            server.log.synced_position
+            if self.registered.is_set()
+            else server.identity.found_position
+        )
 
     async def _adopt(self, registered: Registered) -> None:
         """Take the incarnation that the master gave, durably, before anything is served under it."""
@@ -165,7 +169,7 @@ class Registration:
             known,
             cluster=registered.cluster,
             incarnation=registered.incarnation,
-            found=identity.ADMITTED,
+            found_position=identity.ADMITTED,
         )
         if known.cluster and known.cluster != registered.cluster:
             raise WrongClusterError(

@@ -172,7 +172,7 @@ class ServerHandler(Handler):
         if head.stream != found.stream:
             raise CorruptFrameError("the frame belongs to another stream than its slot")
         try:
-            if found.incarnation != server.replica.incarnation:
+            if found.incarnation != server.replica.incarnation:  # a call less in the common case
                 server.replica.check_incarnation(found.incarnation)
             if server.log.is_full:
                 raise DiskFullError("this server's disk is nearly full: it takes no appends")
@@ -308,8 +308,7 @@ class _Accepted:
         server, slot = self._server, self._slot
         if slot.held.synced(self._end):
             server.reads.moved(slot.held)
-        if not slot.is_due:
-            server.acks.moved(slot)
+        server.acks.moved(slot)
 
 
 class Acks:
@@ -331,14 +330,16 @@ class Acks:
         self._call_soon(self.send)
 
     def send(self) -> None:
-        """Send them."""
+        """Tell each slot that is due how far it is durable, in one write a connection."""
         due, self._due = self._due, []
         for slot in due:
             slot.is_due = False
             slot.acked = slot.held.durable
-            if len(due) == 1:
-                slot.connection.send_now(codec.ack(slot.number, slot.acked))
-                return
+        if len(due) == 1:  # the common case, without a flush at the turn's end
+            (slot,) = due
+            slot.connection.send_now(codec.ack(slot.number, slot.acked))
+            return
+        for slot in due:
             slot.connection.send(codec.ack(slot.number, slot.acked))
         for slot in due:
             slot.connection.flush()

@@ -1,8 +1,9 @@
 """Opening the log: checkpoint, replay, takeover, and a checkpoint over the result.
 
-What each step leaves if the process dies behind it: replay changes nothing; a new extent without a
-batch is removed by the next start; the takeover, once synced, is where the next replay goes on; the
-checkpoint then makes all extents before it full ones.
+What each step leaves if the process dies behind it: replay changes nothing; the position found stays
+what it is until a master admits a start (R19); a new extent without a batch is removed by the next
+start; the takeover, once synced, is where the next replay goes on; the checkpoint then makes all
+extents before it full ones.
 
 Source: R16, R17, R18, R29; docs/storage.md.
 """
@@ -36,7 +37,7 @@ from lunalog.storage.writer import Put, Wal, failure
 
 Deliver = Callable[[Record, Damage | None], None]
 Snapshot = Callable[[], list[ControlRecord]]
-Found = Callable[[int], Coroutine[Any, Any, None]]
+KeepPosition = Callable[[int], Coroutine[Any, Any, None]]
 
 
 class Booted(msgspec.Struct):
@@ -61,7 +62,7 @@ class Boot:
         boot: int,
         deliver: Deliver,
         snapshot: Snapshot,
-        found: Found | None = None,
+        keep_position: KeepPosition | None = None,
     ) -> None:
         self._disk = disk
         self._runtime = runtime
@@ -70,7 +71,7 @@ class Boot:
         self._boot = boot
         self._deliver = deliver
         self._snapshot = snapshot
-        self._found = found
+        self._keep_position = keep_position
         self._damage: list[Damage] = []
         self._may_have_lost = False
 
@@ -97,8 +98,8 @@ class Boot:
         if is_new or was_never_used:  # the first starts, until one comes to its checkpoint
             self._may_have_lost = False
             self._damage.clear()
-        if self._found is not None:
-            await self._found(replayed.number - 1)
+        if self._keep_position is not None:
+            await self._keep_position(replayed.number - 1)
         last = max([*numbers, contents.current, replayed.end.extent])
         wal = await self._take_over(replayed, last + 1)
         self._report_gaps()
@@ -185,7 +186,7 @@ class Boot:
             replayed.tag, self._boot,
         )  # fmt: skip
         extent = await extents.create(self._disk, number, config.extent_bytes)
-        wal.number = wal.first_number = replayed.number
+        wal.number = replayed.number
         wal.before = replayed.before
         wal.synced_to = replayed.end
         wal.enter(extent, replayed.end)

@@ -40,7 +40,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """0 until the master has given one."""
     boot: int = 0
     """Counts starts; each is synced before the first reply (R16)."""
-    found: int = ADMITTED
+    found_position: int = ADMITTED
     """Log position that the first start found which no master has admitted since (R19)."""
 
 

@@ -1,8 +1,8 @@
 """The log of a journal server: one for all its segments, with group commit.
 
 Everything here runs on the loop but what it hands to its two workers: the writer and the keeper.
-Puts of one loop turn leave together at its end, large ones before: as one batch on the writer, or, when
-nothing else is outstanding and syncs are fast, right here, without a hop to a thread.
+Puts of one loop turn leave together at its end, large ones and an only leader's before: as one batch
+on the writer, or, when nothing is outstanding and syncs are fast, right here, without a hop.
 
 Source: R16 to R18, R29; design.md section 6; docs/storage.md.
 """
@@ -19,7 +19,7 @@ from lunalog.config import ServerConfig
 from lunalog.errors import ClosedError, InvariantError
 from lunalog.runtime import Runtime, drive
 from lunalog.storage import extents, ledger, noting
-from lunalog.storage.boot import Boot, Booted, Deliver, Found, Snapshot
+from lunalog.storage.boot import Boot, Booted, Deliver, KeepPosition, Snapshot
 from lunalog.storage.cache import TailCache
 from lunalog.storage.fetch import FrameReader
 from lunalog.storage.files import Disk
@@ -92,7 +92,7 @@ class Log:
         replay: Deliver,
         snapshot: Snapshot,
         start_of: StartOf,
-        found: Found | None = None,
+        keep_position: KeepPosition | None = None,
     ) -> Log:
         """Open the log of a locked directory, or begin one in an empty directory.
 
@@ -108,7 +108,7 @@ class Log:
                 It may run on another thread, while `open` waits.
             snapshot: See `Log.snapshot`; first called when replay is over.
             start_of: Tells what the owner keeps, at the moments at which `snapshot` tells the rest.
-            found: Disk work, awaited with the position found, before this start writes anything.
+            keep_position: Disk work, awaited with the position that this start found, before it writes.
 
         Returns:
             The log; all that was replayed is synced.
@@ -120,8 +120,9 @@ class Log:
         index, log.snapshot = log._index, snapshot
         index.start_of = start_of
         start = Boot(
-            disk, runtime, config, index, boot=boot, deliver=replay, snapshot=snapshot, found=found
-        )
+            disk, runtime, config, index,
+            boot=boot, deliver=replay, snapshot=snapshot, keep_position=keep_position,
+        )  # fmt: skip
         log._attach(await runtime.offload(start.run()))
         return log
 

@@ -79,7 +79,6 @@ class Wal:
 
     Attributes:
         synced_to: End of what is known synced; every header attests it (R17).
-        first_number: Of the first batch of this start.
         next: The extent to go on in, once this one is full; set by who prepares it.
         is_short_of_space: Less than the reserve is free, or the disk has said that it is full.
         sync_ms: Moving average of the time that write and sync take.
@@ -102,7 +101,7 @@ class Wal:
         self.boot = boot
         self.extent: Extent | None = None
         self.offset = 0
-        self.number = self.first_number = 1
+        self.number = 1
         self.before = 0
         self.synced_to = Position()
         self.previous = Position()

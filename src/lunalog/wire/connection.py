@@ -1,7 +1,7 @@
 """One connection between two nodes: handshake, requests and replies, pushes, data messages.
 
 Everything is parsed where it arrives: no task, no queue and no copy between the socket and the
-handler.  What is sent in one turn of the loop leaves in one write.
+handler.  What is sent in one turn of the loop leaves in one write, unless by `send_now` or `flush`.
 
 Source: docs/wire.md; N5 to N8, H1.
 """
@@ -340,9 +340,9 @@ class Connection(asyncio.BufferedProtocol):
             self._keep(at, wanted)
 
     def _take_data(self, at: int, filled: int) -> int:
-        """Handle a whole ACK, APPEND or MARK, and return its size; 0 if it is not one without a fault.
+        """Handle a whole and sound ACK, APPEND or MARK and return its size; else 0.
 
-        The hot path; what is wrong with a message, and what is not all there, `_dispatch` tells.
+        What is wrong with one, `_dispatch` says.
         """
         found: tuple[int, int, int, int] = codec.DATA_HEAD.unpack_from(self._buffer, at)
         size, kind, number, sequence = found
@@ -410,7 +410,8 @@ class Connection(asyncio.BufferedProtocol):
         if not self.is_open:
             self._handshake(kind, body)
         elif kind in codec.SEQUENCE_KINDS:
-            codec.decode_u64(body)  # raises: `_take_data` has taken every one without a fault
+            codec.decode_u64(body)  # says what is wrong with it
+            raise InvariantError("a data message without a fault is taken before")
         elif kind == Kind.REQUEST:
             handler.on_request(self, number, codec.decode_control(body))
         elif kind == Kind.PUSH:

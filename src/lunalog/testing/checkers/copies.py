@@ -99,12 +99,12 @@ def lacking(
     start: Sequence,
     until: float = float("inf"),
 ) -> list[tuple[SealedSegment, Member]]:
-    """Members listed by then that hold no complete copy, and no damaged one.
+    """Members listed by then that hold neither a complete copy nor a damaged one.
 
     Args:
         history: Its rows count.
         complete: Who has completed what.
-        damaged: Servers and segments of which something there is unknown.
+        damaged: Servers, each with a segment of which something there is unknown (R18).
         start: Segments that end before are truncated, and need not be kept.
         until: Rows that are younger have not had their time yet.
     """
