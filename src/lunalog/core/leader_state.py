@@ -250,7 +250,8 @@ class LeaderState(abc.ABC):
     def trim(self) -> None:
         """Let go of frames that nobody will ask for."""
         current, outbox = self.current, self.outbox
-        if current is None or (not outbox.is_over and not current.is_on_all(outbox.oldest_end)):
+        is_over = outbox.bytes > outbox.bytes_max
+        if current is None or not (is_over or current.is_on_all(outbox.oldest_end)):
             return  # the common case: an ack of one that is not the last
         floor = current.floor
         if self.next is not None:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -32,7 +32,7 @@ class CopiedFrame(msgspec.Struct, frozen=True, gc=False):
     frame: bytes
 
 
-class SentFrame(NamedTuple):
+class SentFrame(msgspec.Struct, frozen=True, gc=False):
     """One frame as the outbox keeps it."""
 
     end: Sequence

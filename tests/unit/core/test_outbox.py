@@ -92,7 +92,7 @@ def test_many_frames_are_found_wherever_they_lie() -> None:
             assert outbox.chain_at(at) == ends.get(at)
         start = chance.choice(plain)[0]
         assert outbox.between(start, outbox.tail, 1 << 20) == [
-            one for one in kept if one[0] > start
+            SentFrame(*one) for one in kept if one[0] > start
         ]
     outbox.trim(outbox.tail, outbox.tail)
     assert outbox.between(outbox.tail, outbox.tail, 1) == []
