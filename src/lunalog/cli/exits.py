@@ -10,7 +10,7 @@ import json
 import sys
 import traceback
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -74,7 +74,7 @@ NEXT: Final[dict[type[LunalogError], str]] = {
 EFFECTS: Final = ("may ", "unknown", "nothing was", "not sent")
 """By these a message tells what is known of the effect."""
 CERTAIN: Final = (UsageError, StreamError, NotLeaderError, AvailabilityError)
-"""Such an error says that its own operation had no effect, where it does not say that it may have."""
+"""Where such an error is not `maybe_applied`, its operation had no effect."""
 
 
 class CommandError(LunalogError):
@@ -125,8 +125,8 @@ def describe(
 ) -> str:
     """Return what failed; what is known of the effect; what to do next.
 
-    Of a command that had begun before, an error does not know what came of that.  Some commands know
-    what to do `after_refusal`.
+    Once a command `has_begun`, an error says nothing of what came before it.  `after_refusal` is what
+    to do behind a `UsageError`.
     """
     message = str(error).rstrip(". ") or error.code
     parts = [message]
@@ -136,7 +136,7 @@ def describe(
         elif isinstance(error, CERTAIN) and not has_begun:
             parts.append("nothing was changed")
     first, *rest = message.split("; ")
-    if all(map(_tells_effect, rest)) and ": use " not in first:
+    if all(map(_tells_effect, rest)) and ": use " not in first:  # it has said what to do
         after = {UsageError: after_refusal} if after_refusal else {}
         known = NEXT | after
         parts += [known[kind] for kind in type(error).__mro__ if kind in known][:1]
@@ -177,9 +177,15 @@ def did_you_mean(names: Iterable[str] | None) -> str:
 
 
 def report(
-    error: BaseException, *, verbose: int, as_json: bool, is_read_only: bool = False, **known: Any
+    error: BaseException,
+    *,
+    verbose: int,
+    as_json: bool,
+    is_read_only: bool = False,
+    has_begun: bool = False,
+    after_refusal: str = "",
 ) -> int:
-    """Print an error on stderr and return its exit code; `known` is for `describe`."""
+    """Print an error on stderr, as `describe` puts it, and return its exit code."""
     if verbose >= 2:
         traceback.print_exception(error, file=sys.stderr)
     if not isinstance(error, LunalogError):
@@ -189,9 +195,12 @@ def report(
         )
         _show("bug", text, ERROR, maybe_applied=not is_read_only, as_json=as_json)
         return ERROR
+    message = describe(
+        error, is_read_only=is_read_only, has_begun=has_begun, after_refusal=after_refusal
+    )
     _show(
         error.code,
-        describe(error, is_read_only=is_read_only, **known),
+        message,
         error.exit_code,
         maybe_applied=error.maybe_applied and not is_read_only,
         as_json=as_json,

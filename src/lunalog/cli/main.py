@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             as_json=settings.is_json,
             is_read_only=settings.is_read_only,
             has_begun=settings.has_begun,
-            after_refusal=settings.next,
+            after_refusal=settings.after_refusal,
         )
     except OSError as error:
         mapped = exits.from_os_error(error, "cannot go on")

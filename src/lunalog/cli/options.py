@@ -80,10 +80,13 @@ class Settings:
     """Those of them that the command line names."""
     is_read_only: bool = False
     """True once a command runs that changes nothing, whatever becomes of its questions."""
-    next: str = ""
+    after_refusal: str = ""
     """What to do when the command is refused, where the error does not say it."""
     has_begun: bool = False
-    """True once more may have happened than an error knows that nothing came of."""
+    """True once the command has done more than its last question.
+
+    That nothing came of that one says nothing of the rest.
+    """
 
     @property
     def is_json(self) -> bool:

@@ -53,7 +53,9 @@ def transfer_command(settings: Settings, stream: str, to: str | None) -> None:
     """Hand leadership of STREAM over in peace: the leader drains and resigns, the next one begins."""
 
     async def question(journal: SingleWriteJournal) -> Peer | None:
-        settings.next = f"a candidate waits for its turn, as `lunalog lead {stream} -- CMD` does"
+        settings.after_refusal = (
+            f"a candidate waits for its turn, as `lunalog lead {stream} -- CMD` does"
+        )
         await journal.transfer(stream, to=to or "", timeout=settings.timeout)
         _, leader = await journal.state(stream)
         return leader

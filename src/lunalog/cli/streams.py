@@ -215,7 +215,7 @@ def truncate_command(settings: Settings, stream: str, before: int, wait: bool) -
             leading(settings, journal, stream, wait=wait) as writer,
             time_limit(settings, f"truncate {stream}"),
         ):
-            settings.next = f"`lunalog info {stream}` shows where it starts and ends"
+            settings.after_refusal = f"`lunalog info {stream}` shows where it starts and ends"
             await writer.truncate(before=before)
 
     run(settings, body())
