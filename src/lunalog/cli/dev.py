@@ -270,30 +270,36 @@ async def _down(home: DevDirectory) -> int:
         return exits.OK
     if holder is not None:
         holder.send(signal.SIGTERM)
-    if holder is None or not await _ended(home, holder):
+    if holder is None or await _left(home, holder):
         if holder is not None:
             holder.send(signal.SIGKILL)
         for name in home.members():
             home.kill(name)
-        if not await _ended(home, holder):
-            left = sorted({**home.members(), **({"dev up": holder.pid} if holder else {})}.items())
+        if left := await _left(home, holder):
             raise exits.CommandError(
                 "these do not end although they were killed: "
-                + ", ".join(f"{name} (process {pid})" for name, pid in left)
+                + ", ".join(f"{name} (process {pid})" for name, pid in sorted(left.items()))
                 + f"; their data stay in {home.path}; a disk that hangs may hold them"
             )
     note(f"the cluster is down; its data stay in {home.path}")
     return exits.OK
 
 
-async def _ended(home: DevDirectory, holder: PidRecord | None) -> bool:
-    """Wait until all have ended, `dev up` itself as the last; false if they take too long."""
+async def _left(home: DevDirectory, holder: PidRecord | None) -> dict[str, int]:
+    """Wait until all have ended, `dev up` itself as the last; returns who takes too long."""
     deadline = asyncio.get_running_loop().time() + END_S
-    while home.members() or (holder is not None and holder.is_alive):
+    while left := _living(home, holder):
         if asyncio.get_running_loop().time() >= deadline:
-            return False
+            break
         await asyncio.sleep(PAUSE_S)
-    return True
+    return left
+
+
+def _living(home: DevDirectory, holder: PidRecord | None) -> dict[str, int]:
+    found = home.members()
+    if holder is not None and holder.is_alive:
+        found = {**found, "dev up": holder.pid}
+    return found
 
 
 @dev_command.command("status")

@@ -123,6 +123,23 @@ async def test_down_says_who_does_not_even_die(monkeypatch: pytest.MonkeyPatch) 
     assert home.sent == [signal.SIGTERM, signal.SIGKILL, "s1"]
 
 
+class Hung(Home):
+    """A directory whose servers do not heed even a kill."""
+
+    def kill(self, name: str) -> int:
+        self.sent.append(name)
+        return self.names[name]
+
+
+async def test_who_has_ended_is_not_among_those_who_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dev, "END_S", 0.0)
+    for home in (Hung("s1", is_held=True, is_stubborn=True), Hung("s1")):
+        with pytest.raises(
+            exits.CommandError, match=r"were killed: s1 \(process 100\); their data"
+        ):
+            await dev._down(home)  # type: ignore[arg-type]
+
+
 def test_processes_are_listed_as_people_count(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
