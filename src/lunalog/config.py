@@ -22,7 +22,7 @@ C = TypeVar("C", "ClientConfig", "ServerConfig", "MasterConfig")
 ROLES = ("client", "server", "master")
 """Tables of a file."""
 ABOVE_ZERO = ("heartbeat_ms", "connections_max", "connect_timeout_ms", "operation_timeout_ms")
-PORT_MAX = 65535
+"""Settings that may not be 0; `validate` tells what else bounds a number."""
 TYPES = {
     "int": "whole number",
     "int | None": "whole number",
@@ -65,7 +65,7 @@ class ClientConfig:
 
     def validate(self) -> None:
         """Raise `UsageError` if the settings do not fit each other."""
-        _require_sizes(self)
+        _require_numbers(self)
         _require(
             0 < self.lease_fraction <= 1,
             f"lease_fraction is a part above 0 and at most 1, not {self.lease_fraction}",
@@ -116,7 +116,7 @@ class ServerConfig:
 
     def validate(self) -> None:
         """Raise `UsageError` if the settings do not fit each other."""
-        _require_sizes(self)
+        _require_numbers(self)
         _require(
             self.extent_bytes >= 2 * limits.MESSAGE_BYTES_MAX,
             f"extent_bytes is at least {2 * limits.MESSAGE_BYTES_MAX} (two of the largest frames), "
@@ -154,7 +154,7 @@ class MasterConfig:
 
     def validate(self) -> None:
         """Raise `UsageError` if the settings do not fit each other."""
-        _require_sizes(self)
+        _require_numbers(self)
         for name in ("lease_ms", "server_lost_ms"):
             _require(
                 self.heartbeat_ms * 3 <= getattr(self, name),
@@ -164,7 +164,7 @@ class MasterConfig:
         _require_tls_whole(self)
 
 
-def _require_sizes(config: ClientConfig | ServerConfig | MasterConfig) -> None:
+def _require_numbers(config: ClientConfig | ServerConfig | MasterConfig) -> None:
     """Raise `UsageError` for a number that no time, size or port can be."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -172,7 +172,7 @@ def _require_sizes(config: ClientConfig | ServerConfig | MasterConfig) -> None:
             least = 1 if field.name in ABOVE_ZERO else 0
             _require(value >= least, f"{field.name} is {least} or more, not {value}")
         if field.name == "port":
-            _require(value <= PORT_MAX, f"port is at most {PORT_MAX}, not {value}")
+            _require(value <= limits.PORT_MAX, f"port is at most {limits.PORT_MAX}, not {value}")
 
 
 def _require_tls_whole(config: ServerConfig | MasterConfig) -> None:
@@ -212,11 +212,12 @@ def load(
             key = name.removeprefix(prefix).lower()
             sources[key] = name
             found[key] = _from_text(text, fields[key]) if key in fields else text
-    found.update({k: v for k, v in (flags or {}).items() if v is not None})
-    for key in sorted(set(found) - set(fields)):
-        raise UsageError(
-            f"unknown {role} setting: {key} ({sources.get(key, 'an option')}){_near(key, fields)}"
-        )
+    given = {k: v for k, v in (flags or {}).items() if v is not None}
+    found.update(given)
+    sources.update(dict.fromkeys(given, "an option"))
+    if unknown := sorted(set(found) - set(fields)):
+        told = [f"{key} ({sources[key]}{_near(key, fields)})" for key in unknown]
+        raise UsageError(f"unknown {role} setting: {', '.join(told)}")
     try:
         config = msgspec.convert(found, kind)
     except msgspec.ValidationError as error:
@@ -241,13 +242,10 @@ def _misfit(kind: type[C], role: str, found: Mapping[str, Any], sources: Mapping
         try:
             msgspec.convert({k: v for k, v in found.items() if k == field.name}, kind)
         except msgspec.ValidationError:
-            value, source = found[field.name], sources.get(field.name, "an option")
-            said.append(f"{role} setting {field.name}: {value!r} is no {_words(field)} ({source})")
+            value, wanted = found[field.name], TYPES[str(field.type)]
+            where = sources[field.name]
+            said.append(f"{role} setting {field.name}: {value!r} is no {wanted} ({where})")
     return "; ".join(said)
-
-
-def _words(field: dataclasses.Field[Any]) -> str:
-    return TYPES[str(field.type)]
 
 
 def _from_file(file: Path, role: str) -> dict[str, Any]:

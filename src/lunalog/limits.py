@@ -30,6 +30,7 @@ STREAMS_PER_LIST_MAX = 1000
 """Rows in one reply to a listing; the next request goes on behind the last."""
 
 SEQUENCE_MAX = (1 << 63) - 1
+PORT_MAX = 65535
 
 if (
     PAYLOAD_BYTES_MAX + 4 * KIB > FRAME_BYTES_MAX

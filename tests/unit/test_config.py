@@ -58,7 +58,24 @@ def test_of_a_misspelt_setting_is_told_where_it_stands_and_what_was_meant(tmp_pa
     file.write_text("[client]\nretry_ms = 1\n")
     with pytest.raises(UsageError) as found:
         load(ClientConfig, file=file)
-    told = f"unknown client setting: retry_ms ({file}); did you mean retry_ms_max?"
+    told = f"unknown client setting: retry_ms ({file}; did you mean retry_ms_max?)"
+    assert str(found.value) == told
+
+
+def test_all_unknown_settings_are_told_each_with_where_it_stands(tmp_path):
+    file = tmp_path / "lunalog.toml"
+    file.write_text("[client]\nspeed = 1\nheight = 2\n")
+    with pytest.raises(UsageError) as found:
+        load(
+            ClientConfig,
+            file=file,
+            environment={"LUNALOG_CLIENT_SPEED": "9", "LUNALOG_CLIENT_DEPTH": "3"},
+            flags={"width": 4, "height": None},
+        )
+    told = (
+        "unknown client setting: depth (LUNALOG_CLIENT_DEPTH), "
+        f"height ({file}), speed (LUNALOG_CLIENT_SPEED), width (an option)"
+    )
     assert str(found.value) == told
 
 
@@ -118,6 +135,18 @@ def test_a_number_that_is_none_is_an_error():
         load(ClientConfig, environment={"LUNALOG_CLIENT_HEARTBEAT_MS": "fast"})
     with pytest.raises(UsageError, match="lease_fraction: 'all' is no number"):
         load(ClientConfig, environment={"LUNALOG_CLIENT_LEASE_FRACTION": "all"})
+
+
+def test_of_a_flag_is_not_told_where_a_value_stands_that_it_overrides(tmp_path):
+    file = tmp_path / "lunalog.toml"
+    file.write_text("[master]\nport = 1\nlease_ms = true\n")
+    with pytest.raises(UsageError) as found:
+        load(MasterConfig, file=file, flags={"port": "http", "lease_ms": None})
+    told = (
+        "master setting port: 'http' is no whole number (an option); "
+        f"master setting lease_ms: True is no whole number ({file})"
+    )
+    assert str(found.value) == told
 
 
 def test_of_settings_that_do_not_fit_is_told_whose_they_are_and_what_they_are():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lunalog import limits
 from lunalog.cli import exits
 from lunalog.cli.options import PORT, Number, Settings, of_nobody
 from lunalog.errors import BadAddressError, UsageError
@@ -242,7 +243,7 @@ def parse_addresses(text: str) -> list[Address]:
     found: list[Address] = []
     for part in filter(None, text.split(",")):
         host, colon, port = part.strip().rpartition(":")
-        if not (colon and host and port.isdigit() and 0 < int(port) < 65536):
+        if not (colon and host and port.isdigit() and 0 < int(port) <= limits.PORT_MAX):
             raise BadAddressError(f"{part!r} is not HOST:PORT; nothing was started")
         found.append((host.strip("[]"), int(port)))
     if not found:

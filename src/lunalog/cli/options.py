@@ -10,6 +10,8 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from lunalog import limits
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_URL = "lunalog://127.0.0.1:7600"
@@ -63,7 +65,7 @@ class Number(click.ParamType):  # type: ignore[type-arg]
 
 
 POSITIVE = Number(float, above=0)
-PORT = Number(int, 0, 65535)
+PORT = Number(int, 0, limits.PORT_MAX)
 
 
 @dataclass(slots=True)
