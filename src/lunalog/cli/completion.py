@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from lunalog.cli.options import of_nobody
+from lunalog.cli.options import refuse_cluster, settings_of, without_cluster
 from lunalog.cli.render import echo
 
 
 @click.command("completion")
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")), metavar="SHELL")
-@of_nobody
+@without_cluster
 @click.pass_context
 def completion_command(ctx: click.Context, shell: str) -> None:
     """Print a completion script for bash, zsh or fish.
@@ -20,6 +20,7 @@ def completion_command(ctx: click.Context, shell: str) -> None:
     zsh:   eval "$(lunalog completion zsh)"
     fish:  lunalog completion fish | source
     """
+    refuse_cluster(settings_of(ctx), "a script is good for all of them")
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)

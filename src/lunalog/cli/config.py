@@ -10,12 +10,12 @@ from typing import Any
 import click
 
 from lunalog.cli.groups import Group
-from lunalog.cli.options import Settings, of_nobody, read_only
+from lunalog.cli.options import Settings, read_only, refuse_cluster, without_cluster
 from lunalog.cli.render import show_rows
 
 
 @click.group("config", cls=Group)
-@of_nobody
+@without_cluster
 def config_command() -> None:
     """Show settings."""
 
@@ -31,7 +31,7 @@ def config_command() -> None:
     metavar="FILE",
     help="Settings file (TOML).",
 )
-@of_nobody
+@without_cluster
 @click.pass_obj
 @read_only
 def config_show_command(settings: Settings, role: str | None, file: Path | None) -> None:
@@ -39,6 +39,7 @@ def config_show_command(settings: Settings, role: str | None, file: Path | None)
 
     ROLE is client, server or master.  [default: all]
     """
+    refuse_cluster(settings, "settings are those in effect here, and --config names a file of them")
     rows = [row for each in _roles() if role in (None, each) for row in settings_rows(each, file)]
     show_rows(settings, rows, ("role", "setting", "value", "source"))
 

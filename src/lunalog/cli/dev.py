@@ -14,10 +14,18 @@ import click
 
 from lunalog.cli import exits
 from lunalog.cli.groups import Group
-from lunalog.cli.options import DEFAULT_URL, PORT, Number, Settings, of_nobody, read_only
+from lunalog.cli.options import (
+    DEFAULT_URL,
+    PORT,
+    Number,
+    Settings,
+    read_only,
+    refuse_cluster,
+    without_cluster,
+)
 from lunalog.cli.render import count, natural, show_rows
 from lunalog.cli.running import connected, note, past_return, run
-from lunalog.errors import AvailabilityError, LunalogError, UsageError
+from lunalog.errors import AvailabilityError, LunalogError
 
 if TYPE_CHECKING:
     from lunalog.orchestrator.dev import DevCluster, DevDirectory
@@ -46,23 +54,16 @@ directory_option = click.option(
 
 
 @click.group("dev", cls=Group)
-@of_nobody
+@without_cluster
 def dev_command() -> None:
     """Run a cluster on this machine: a master and journal servers."""
 
 
 def _find(settings: Settings, directory: Path | None) -> DevDirectory:
-    """Return the cluster that is meant; raises `UsageError` for one that cannot be.
-
-    LUNALOG_URL is of other commands, and may well name the cluster of this directory.
-    """
+    """Return the cluster that is meant; raises `UsageError` for one that cannot be."""
     from lunalog.orchestrator.dev import DevDirectory
 
-    if "cluster" in settings.typed:
-        raise UsageError(
-            f"`lunalog dev` runs a cluster on this machine, and --cluster names {settings.cluster}; "
-            "nothing was done; --dir says which cluster of this machine is meant"
-        )
+    refuse_cluster(settings, "--dir says which cluster of this machine is meant")
     return DevDirectory((directory or default_directory()).absolute())
 
 
@@ -84,7 +85,7 @@ def _find(settings: Settings, directory: Path | None) -> DevDirectory:
 )
 @click.option("--detach", is_flag=True, help="Return when it is ready, and leave it running.")
 @directory_option
-@of_nobody
+@without_cluster
 @click.pass_obj
 def up_command(
     settings: Settings,
@@ -256,7 +257,7 @@ async def _detach(
 
 @dev_command.command("down")
 @directory_option
-@of_nobody
+@without_cluster
 @click.pass_obj
 def down_command(settings: Settings, directory: Path | None) -> int:
     """End the cluster; its data stay."""
@@ -304,7 +305,7 @@ def _living(home: DevDirectory, holder: PidRecord | None) -> dict[str, int]:
 
 @dev_command.command("status")
 @directory_option
-@of_nobody
+@without_cluster
 @click.pass_obj
 @read_only
 def status_command(settings: Settings, directory: Path | None) -> int:
@@ -352,7 +353,7 @@ async def _states(settings: Settings) -> dict[str, dict[str, str]]:
 @dev_command.command("kill")
 @click.argument("name")
 @directory_option
-@of_nobody
+@without_cluster
 @click.pass_obj
 def kill_command(settings: Settings, name: str, directory: Path | None) -> int:
     """Kill -9 a server, or the `master`; it comes back on its own data."""

@@ -16,7 +16,7 @@ import click
 
 from lunalog import limits
 from lunalog.cli import exits
-from lunalog.cli.options import PORT, Number, Settings, of_nobody
+from lunalog.cli.options import PORT, Number, Settings, refuse_cluster, without_cluster
 from lunalog.errors import BadAddressError, UsageError
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def network_of(config: ServerConfig | MasterConfig, host: str | None) -> Network
     help="Where it stands (host=a, rack=7): copies are spread over labels.",
 )
 @process_options
-@of_nobody
+@without_cluster
 @click.pass_obj
 def server_command(
     settings: Settings,
@@ -187,7 +187,7 @@ def server_command(
     help="Where those servers live.  [default: DATA/servers]",
 )
 @process_options
-@of_nobody
+@without_cluster
 @click.pass_obj
 def master_command(
     settings: Settings,
@@ -228,14 +228,6 @@ def master_command(
         return Node("master_listening", line, master.stop)
 
     return run_node(settings, start, pid_file, lifeline, network=network)
-
-
-def refuse_cluster(settings: Settings, instead: str) -> None:
-    """Raise `UsageError` for a `--cluster` that was typed: a node would not heed it."""
-    if "cluster" in settings.typed:
-        raise UsageError(
-            f"--cluster is for those who ask a cluster; nothing was started; {instead}"
-        )
 
 
 def parse_addresses(text: str) -> list[Address]:

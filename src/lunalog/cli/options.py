@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from lunalog import limits
+from lunalog.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -160,8 +161,19 @@ def shared(
     return command
 
 
-of_nobody = functools.partial(shared, default_cluster=None)
-"""The options of a command that asks no cluster."""
+without_cluster = functools.partial(shared, default_cluster=None)
+"""The options of a command that asks no cluster, and calls `refuse_cluster`."""
+
+
+def refuse_cluster(settings: Settings, instead: str) -> None:
+    """Raise `UsageError` for a `--cluster` that was typed: nobody would heed it.
+
+    LUNALOG_URL is of other commands, and no offence.
+    """
+    if "cluster" in settings.typed:
+        raise UsageError(
+            f"--cluster is for commands that ask a cluster; nothing was done; {instead}"
+        )
 
 
 def read_only(command: F) -> F:

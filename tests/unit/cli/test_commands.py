@@ -143,12 +143,3 @@ def test_what_cannot_be_meant_is_refused(run: Run) -> None:
     assert run("read", "orders", "--from", "x")[0] == 2
     assert run("nonsense")[0] == 2
     assert run("append", "nothing", stdin=b"x\n")[0] == 3
-
-
-def test_settings_and_completion_need_no_cluster(run: Run) -> None:
-    code, out, err = run("config", "show")
-    assert code == 0, err
-    assert "heartbeat_ms" in out
-    code, out, _ = run("completion", "bash")
-    assert code == 0
-    assert "lunalog" in out

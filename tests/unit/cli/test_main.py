@@ -174,12 +174,35 @@ def test_a_bench_of_a_given_cluster_says_what_means_nothing_there(
     assert how in told
 
 
+REFUSED = "--cluster is for commands that ask a cluster; nothing was done; "
+
+
 @pytest.mark.parametrize("command", ["up", "down", "status", "kill s1"])
 def test_dev_says_that_another_cluster_cannot_be_meant(command, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("lunalog.orchestrator.dev.DevDirectory", None)  # nobody looks for one
     line = ["dev", *command.split(), "--dir", str(tmp_path), "--cluster", "lunalog://127.0.0.1:1"]
     assert main(line) == 2
-    assert "--cluster" in capsys.readouterr().err
+    told = f"error: {REFUSED}--dir says which cluster of this machine is meant\n"
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize(
+    ("line", "instead"),
+    [
+        ("config show client", "settings are those in effect here, and --config names a file"),
+        ("completion bash", "a script is good for all of them"),
+    ],
+)
+def test_what_is_true_of_all_clusters_is_asked_of_none(line, instead, monkeypatch, capsys):
+    words, url = line.split(), "lunalog://127.0.0.1:1"
+    for refused in (["--cluster", url, *words], [*words, "--cluster", url]):
+        assert main(refused) == 2
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert told.err.startswith(f"error: {REFUSED}{instead}")
+    monkeypatch.setenv("LUNALOG_URL", url)
+    assert main(words) == 0
+    assert capsys.readouterr().out
 
 
 def test_a_group_takes_the_options_that_its_commands_take(tmp_path, monkeypatch, capsys):
@@ -195,7 +218,12 @@ def test_a_node_says_that_it_heeds_no_cluster(role, tmp_path, monkeypatch, capsy
     monkeypatch.setenv("LUNALOG_URL", "lunalog://127.0.0.1:1")
     data = tmp_path / role
     assert main([role, "--data", str(data), "--cluster", "lunalog://127.0.0.1:1"]) == 2
-    assert "nothing was started" in capsys.readouterr().err
+    assert REFUSED in capsys.readouterr().err
+    assert main([role, "--data", str(data), "--config", str(data)]) == 2
+    told = (
+        f"error: cannot read settings from {data}: No such file or directory; nothing was changed\n"
+    )
+    assert capsys.readouterr().err == told, "what the environment says is of others"
     assert not data.exists()
     assert main([role, "--help"]) == 0
     assert "--cluster" not in capsys.readouterr().out
