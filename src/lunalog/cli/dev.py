@@ -186,7 +186,7 @@ async def ready(settings: Settings, cluster: DevCluster, servers: int | None) ->
         if cluster.failed is not None:
             raise exits.CommandError(f"cannot start: {cluster.failed}", exits.ERROR)
         try:
-            async with connected(mine, is_patient=False) as journal:
+            async with connected(mine, tells_waiting=False) as journal:
                 alive, wanted = await _count(journal, servers, wanted, deadline)
         except AvailabilityError:
             await asyncio.sleep(PAUSE_S)
@@ -338,7 +338,7 @@ def _rank(name: str) -> tuple[bool, list[str | int]]:
 
 async def _states(settings: Settings) -> dict[str, dict[str, str]]:
     try:
-        async with asyncio.timeout(2.0), connected(settings, is_patient=False) as journal:
+        async with asyncio.timeout(2.0), connected(settings, tells_waiting=False) as journal:
             listed = await journal.servers()
     except (LunalogError, TimeoutError):
         return {"master": {"state": "silent"}}

@@ -66,8 +66,8 @@ def health_row(found: Health) -> dict[str, Any]:
     }
 
 
-async def _once(settings: Settings, *, is_patient: bool = True) -> Health:
-    opening = connected(settings, is_patient=is_patient)
+async def _once(settings: Settings, *, tells_waiting: bool = True) -> Health:
+    opening = connected(settings, tells_waiting=tells_waiting)
     async with time_limit(settings, "health"), opening as journal:
         return await journal.health()
 
@@ -82,7 +82,7 @@ async def _wait(settings: Settings) -> Health:
     while True:
         found: Health | LunalogError
         try:
-            found = await _once(brief, is_patient=False)
+            found = await _once(brief, tells_waiting=False)
             if not (found.errors or found.warnings):
                 return found
             state = "; ".join((*found.errors, *found.warnings))

@@ -52,7 +52,7 @@ def run(settings: Settings, work: Coroutine[Any, Any, T]) -> T:
     except KeyboardInterrupt:
         raise TerminatedError(signal.SIGINT) from None
     finally:
-        work.close()
+        work.close()  # a Ctrl-C before its first step would leave a warning
 
 
 @contextlib.contextmanager
@@ -132,11 +132,12 @@ def peer_name(command: str) -> str:
 
 @contextlib.asynccontextmanager
 async def connected(
-    settings: Settings, peer: str | None = None, *, is_patient: bool = True
+    settings: Settings, peer: str | None = None, *, tells_waiting: bool = True
 ) -> AsyncIterator[SingleWriteJournal]:
     """Connect to the cluster for the time of the body.
 
-    Who waits for that at a terminal is told for whom; not where the caller asks again and again.
+    Tells people at a terminal when no master answers for a while, unless the caller asks again and
+    again.
     """
     from lunalog import SingleWriteJournal
 
@@ -146,7 +147,7 @@ async def connected(
         config=client_config(settings),
     )
     waiting = None
-    if is_patient and not settings.is_json and sys.stderr.isatty():
+    if tells_waiting and not settings.is_json and sys.stderr.isatty():
         text = f"no master answers yet: {settings.cluster}"
         waiting = asyncio.get_running_loop().call_later(PATIENCE_S, note, text)
     async with contextlib.AsyncExitStack() as stack:

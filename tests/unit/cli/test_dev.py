@@ -245,7 +245,7 @@ def journal(monkeypatch: pytest.MonkeyPatch) -> Journal:
     made, asked = Journal(), []
 
     @asynccontextmanager
-    async def connected(settings: Settings, *, is_patient: bool) -> AsyncIterator[Journal]:
+    async def connected(settings: Settings, *, tells_waiting: bool) -> AsyncIterator[Journal]:
         asked.append(settings.cluster)
         if len(asked) == 1:
             raise MasterUnavailableError("nobody there")
