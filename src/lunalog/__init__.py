@@ -1,7 +1,7 @@
 """lunalog: a replicated single-write journal.
 
 The public names are imported when they are first used, so that `import lunalog` costs next to nothing:
-no module of the standard library either, since a Ctrl-C while the command loads one has nobody yet.
+no module of the standard library either, since nobody handles a Ctrl-C yet while the command loads one.
 """
 
 from __future__ import annotations

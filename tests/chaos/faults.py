@@ -282,7 +282,7 @@ async def disk_full(world: World, chance: random.Random) -> bool:
 
 @fault("wiped-disk")
 async def wiped_disk(world: World, chance: random.Random) -> bool:
-    """D9: a server loses all it had; once a run, which is what A - 1 disks may do without repair."""
+    """D9: a server loses all it had; A - 1 a run, as nobody waits until it has its copies again."""
     if world.disks_lost >= world.size.ack_quorum - 1:
         raise NoPreyError
     with claim(world, chance, world.servers) as node:

@@ -19,7 +19,8 @@ class Group(click.Group):
         except click.UsageError as error:
             import difflib
 
-            names = self.list_commands(ctx) if args[0] != "help" else ()  # no health is meant
+            # `health` is near, and not meant
+            names = self.list_commands(ctx) if args[0] != "help" else ()
             near = difflib.get_close_matches(args[0], names, n=1)
             raise click.UsageError(
                 f"no such command {args[0]!r}{did_you_mean(near)}", ctx
