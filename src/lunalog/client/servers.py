@@ -154,6 +154,8 @@ class ServerLinks:
         self.runtime = runtime
         self.config = config
         self.leaders: dict[StreamId, StreamLeader] = {}
+        self.queued_bytes = 0
+        """Of frames since connections were last flushed, also what left with its turn."""
         self._cluster = cluster
         self._peer = peer
         self._incarnation = incarnation

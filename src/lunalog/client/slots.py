@@ -184,8 +184,6 @@ class SegmentSlots:
         """Those that every new frame goes to."""
         self.told = segment.first
         """The committed sequence that went out last."""
-        self._queued_bytes = 0
-        """Of frames since `send` last flushed; what left with its turn counts, too: it does no harm."""
         self._message = message
         self.members = [MemberSlot(self, replica) for replica in segment.replicas]
 
@@ -212,9 +210,9 @@ class SegmentSlots:
             return True
         for connection in self.connections:
             connection.send(head, frame)
-        self._queued_bytes += size
-        if at_once or self._queued_bytes >= QUEUED_BYTES_MAX:
-            self._queued_bytes = 0
+        self.links.queued_bytes += size
+        if at_once or self.links.queued_bytes >= QUEUED_BYTES_MAX:
+            self.links.queued_bytes = 0
             for connection in tuple(self.connections):
                 connection.flush()
         return True
