@@ -240,8 +240,8 @@ class Log:
     def _commit_inline(self, puts: list[Put]) -> None:
         try:
             committed = drive(self._wal.commit(puts))
-        except OSError as error:
-            self._fail(failure("write", error))
+        except Exception as error:  # noqa: BLE001  acks of later puts would tell of what is lost (P5)
+            self._fail(failure("write", error) if isinstance(error, OSError) else error)
         else:
             self._committed(committed)
 
@@ -249,9 +249,9 @@ class Log:
         """Tell everybody that a batch is durable."""
         if self._error is not None and not isinstance(self._error, ClosedError):
             return
-        if batch.closed is not None:
-            self._extent_closed(batch.closed)
         try:
+            if batch.closed is not None:
+                self._extent_closed(batch.closed)
             for put in batch.puts:
                 self.queued_bytes -= put.size
                 if put.synced is not None:

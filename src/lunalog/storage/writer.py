@@ -226,7 +226,7 @@ class WalWriter:
         wal: Wal,
         mailbox: Mailbox[list[Put]],
         committed: Callable[[Committed], None],
-        failed: Callable[[StorageError], None],
+        failed: Callable[[Exception], None],
     ) -> None:
         self._wal = wal
         self._mailbox = mailbox
@@ -243,6 +243,9 @@ class WalWriter:
             except OSError as error:
                 self._failed(failure("write", error))
                 return
+            except Exception as error:
+                self._failed(error)  # or who waits for these puts waits for good (L2, P5)
+                raise
 
 
 def cut(queue: list[Put]) -> list[list[Put]]:

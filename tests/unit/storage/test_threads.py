@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import threading
@@ -24,6 +25,7 @@ from lunalog.config import ServerConfig
 from lunalog.errors import StorageError
 from lunalog.runtime import SystemRuntime
 from lunalog.storage.files import SystemDisk
+from lunalog.storage.records import ControlRecord
 
 CONFIG = ServerConfig(
     extent_bytes=256 << 10, reserve_bytes=0, inline_sync_ms_max=60_000, idle_batch_ms=60_000
@@ -160,6 +162,64 @@ async def test_a_failed_sync_ends_the_log_on_either_path(
         await owner.log.flush()
     assert real.memory.ends[STREAM, SEGMENT] == 1
     await owner.close()
+    again = await real.open()
+    await again.check()
+    await again.close()
+
+
+def run_out_of_memory(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the next batch end in what no disk says; those behind it go well."""
+    wal = owner.log._wal
+    commit = wal.commit
+
+    async def fail(puts: object, flags: int = 0) -> None:
+        monkeypatch.setattr(wal, "commit", commit)
+        raise MemoryError
+
+    monkeypatch.setattr(wal, "commit", fail)
+
+
+@pytest.mark.parametrize("size", [20, 100 * limits.KIB])
+async def test_p5_nothing_is_told_behind_a_batch_that_was_lost_to_a_bug(
+    real: RealLog, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """An ack tells of all below it: behind a frame that is silently not written it would be a lie."""
+    owner = await real.open()
+    held = await fill(owner, 1)
+    run_out_of_memory(owner, monkeypatch)
+    told: list[str] = []
+    owner.append(held, size=size, told=lambda: told.append("lost"))
+    await asyncio.sleep(0)
+    with contextlib.suppress(MemoryError):
+        owner.append(held, told=lambda: told.append("behind it"))
+    await asyncio.wait([asyncio.ensure_future(owner.log.flush())], timeout=5)
+    assert told == []
+    assert isinstance(real.runtime.failures[0], MemoryError)
+    await asyncio.wait_for(owner.close(), 5)
+    again = await real.open()
+    await again.check()
+    await again.close()
+
+
+async def test_p5_a_batch_that_cannot_be_told_of_ends_the_log(real: RealLog) -> None:
+    """A durable batch closes an extent, and what a checkpoint must keep cannot be told."""
+    real.config = replace(CONFIG, extent_bytes=16 << 10)
+    owner = await real.open()
+    held = await fill(owner, 1)
+
+    def fail() -> list[ControlRecord]:
+        raise MemoryError
+
+    async def run() -> None:
+        for _ in range(40):
+            owner.append(held, size=900)
+            await asyncio.wait_for(owner.log.flush(), 5)
+
+    owner.log.snapshot = fail
+    with pytest.raises(MemoryError):
+        await run()
+    assert isinstance(real.runtime.failures[0], MemoryError)
+    await asyncio.wait_for(owner.close(), 5)
     again = await real.open()
     await again.check()
     await again.close()
