@@ -278,10 +278,11 @@ class AppendQueue:
         self.is_due = self._is_waiting = False
         if not self.payloads:
             return
+        frame = self._built(self.payloads, self.size)  # if that fails, they stay queued (trap 40)
         payloads, self.payloads = self.payloads, []
         futures, self.futures = self.futures, []
         size, self.size = self.size, 0
-        self._send(self._built(payloads, size), len(payloads), futures, size)
+        self._send(frame, len(payloads), futures, size)
 
     def _built(self, payloads: list[bytes], size: int, sizes: list[int] | None = None) -> Frame:
         """Make the next frame; raises `TypeError` unless its payloads are bytes of that size."""

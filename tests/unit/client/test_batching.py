@@ -10,6 +10,7 @@ from lunalog.client.writer import StreamWriter
 from lunalog.config import ClientConfig
 from lunalog.errors import NotLeaderError, OutcomeUnknownError
 from lunalog.types import Policy, StreamHead, StreamView
+from lunalog.wire import frames
 
 ROOM = 1000
 RESIGNING = NotLeaderError("this client is resigning; nothing was sent")
@@ -132,3 +133,34 @@ async def test_the_end_refuses_all_who_wait_in_line(bench, how):
     assert [type(task.exception()) for task in waiting] == [NotLeaderError] * 3
     await draining
     assert len(bench.frames) == 1
+
+
+async def test_a_batch_that_cannot_be_made_now_is_not_forgotten(bench, monkeypatch):
+    """Trap 40: every append has one outcome, at the latest when the epoch ends."""
+
+    def fail(*args):
+        raise MemoryError
+
+    pending = bench.writer.append_soon(b"a")
+    monkeypatch.setattr(frames, "build", fail)
+    with pytest.raises(MemoryError):
+        bench.queue.flush()
+    monkeypatch.undo()
+    assert bench.writer.tail == 1
+    again = bench.writer.append_soon(b"b")
+    bench.queue.flush()
+    assert bench.frames == [(0, 2)]
+    bench.queue.commit(2)
+    assert (await pending, await again) == (0, 1)
+
+
+async def test_a_batch_that_is_never_made_ends_with_the_epoch(bench, monkeypatch):
+    def fail(*args):
+        raise MemoryError
+
+    pending = bench.writer.append_soon(b"a")
+    monkeypatch.setattr(frames, "build", fail)
+    with pytest.raises(MemoryError):
+        bench.queue.flush()
+    bench.queue.end(NotLeaderError("over"))
+    assert isinstance(pending.exception(), NotLeaderError)
