@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from lunalog import limits
 from lunalog.config import ServerConfig
-from lunalog.errors import ClosedError, InvariantError
+from lunalog.errors import ClosedError, InvariantError, StorageError
 from lunalog.runtime import Runtime, drive
 from lunalog.storage import extents, ledger, noting
 from lunalog.storage.boot import Boot, Booted, Deliver, KeepPosition, Snapshot
@@ -280,10 +280,10 @@ class Log:
     def _fail(self, error: Exception) -> None:
         """End the node; nothing more is acknowledged (R16)."""
         if self._error is None or isinstance(self._error, ClosedError):
-            self._error = error
+            self._error = error if isinstance(error, StorageError) else StorageError(repr(error))
             for waiter in [*(waiter for _, waiter in self._waiters), *self._checkpoint_waiters]:
                 if not waiter.done():
-                    waiter.set_exception(error)
+                    waiter.set_exception(self._error)
                     waiter.exception()  # seen: whoever waits raises it
             self._runtime.fail(error)
 
