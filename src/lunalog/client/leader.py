@@ -313,20 +313,27 @@ class Leadership:
     def emit(self, first: Sequence, count: int, frame: Frame, is_alone: bool) -> bool:
         """Send a new frame to every open replica of the target; true if any socket got it.
 
-        One that is alone leaves at once, unless other streams of this client may have some, too.
+        One that is alone leaves at once, unless other streams of this client may have some, too.  A
+        broken rule, or a bug of ours, ends the journal: the loop would only log it (R27).
         """
         crc = frames.CRC.unpack_from(frame, frames.HEAD.size)[0]
         machine, slots = self.machine, self._target
-        machine.appended(first, count, crc, frame)
-        is_sent = slots is not None and slots.send(
-            frame, machine.mark(slots.segment), at_once=is_alone and len(self._links.leaders) == 1
-        )
-        now = self._runtime.now()
-        self._marks.appended(now)
-        if machine.is_timing_due:
-            machine.time_last(now)
-        if self._timer is None or self._timer_at - now > 1.0:
-            self._tick_at(now + machine.settings.tick_s)
+        try:
+            machine.appended(first, count, crc, frame)
+            is_sent = slots is not None and slots.send(
+                frame,
+                machine.mark(slots.segment),
+                at_once=is_alone and len(self._links.leaders) == 1,
+            )
+            now = self._runtime.now()
+            self._marks.appended(now)
+            if machine.is_timing_due:
+                machine.time_last(now)
+            if self._timer is None or self._timer_at - now > 1.0:
+                self._tick_at(now + machine.settings.tick_s)
+        except Exception as error:
+            self._runtime.fail(error)
+            raise
         return is_sent
 
     def slot_acked(self, slot: MemberSlot, end: Sequence) -> None:
