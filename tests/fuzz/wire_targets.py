@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from crc32c import crc32c
 from tests.fuzz.harness import StillLoop, StillRuntime, Target, require
@@ -200,13 +202,14 @@ class Taking(Handler):
 
 
 def _connection(loop: StillLoop, taking: Taking, *, dials: bool) -> Connection:
-    connection = Connection(StillRuntime(), taking)  # type: ignore[arg-type]
+    runtime: Any = StillRuntime()
     if dials:
-        connection._greet = lambda: HELLO
-        connection._opened = loop.create_future()
+        connection = Connection(runtime, taking, greet=lambda: HELLO)
+        connection.opened = loop.create_future()
     else:
-        connection._welcome = lambda hello: (WELCOME, taking)
-        connection._room = Room()
+        connection = Connection(
+            runtime, taking, welcome=lambda hello: (WELCOME, taking), room=Room()
+        )
     connection.connection_made(Transport())  # type: ignore[arg-type]
     return connection
 
@@ -238,8 +241,8 @@ def _talk(data: bytes, opening: bytes, step: int, *, dials: bool) -> list[bytes]
         if connection.closed_by is not None:
             require(isinstance(connection.closed_by, LunalogError), "it is told why")
         connection.connection_lost(None)
-        if connection._opened is not None and not connection._opened.cancelled():
-            connection._opened.exception()
+        if connection.opened is not None and not connection.opened.cancelled():
+            connection.opened.exception()
 
     loop.run(work)
     return taking.taken
