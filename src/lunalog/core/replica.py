@@ -299,12 +299,16 @@ class Replica:
         return True
 
     def trim(self, stream: StreamId, before: Sequence, version: int) -> bool:
-        """Forget events below `before`; false: an older command, or nothing new (R22, R30)."""
-        state = self.streams.get(stream)
-        if state is None or before < state.trimmed_before or version < state.trim_version:
+        """Forget events below `before`; false: an older command, or nothing new (R22, R30).
+
+        It counts for a stream that is not here yet, too: what comes of it later begins there (R21).
+        """
+        state = self._known(stream)
+        if before < state.trimmed_before or version < state.trim_version:
             return False
         if before == state.trimmed_before:  # what was sealed since may be due as well
             return self._cut_below(state)
+        state = self._made(stream)
         state.trimmed_before, state.trim_version = before, version
         self._cut_below(state)
         return True

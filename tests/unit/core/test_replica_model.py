@@ -477,17 +477,17 @@ class ReplicaMachine(RuleBasedStateMachine):
     def trim(self, stream: bytes, segment: SegmentId, version: int) -> None:
         before = written_in(stream, segment).bounds[3]
         known = self.model.get(stream)
-        is_due = (
-            known is not None
-            and version >= known.trim_version
+        is_due = known is None or (
+            version >= known.trim_version
             and (
                 before > known.trimmed_before
                 or (before == known.trimmed_before and known.has_trimmed())
             )
         )
         assert self.replica.trim(stream, before, version) == is_due
-        if known is None or not is_due:
+        if not is_due:
             return
+        known = self.made(stream)
         if before > known.trimmed_before:
             known.trimmed_before, known.trim_version = before, version
         known.forget_trimmed()

@@ -260,7 +260,6 @@ def test_r22_a_segment_that_is_only_listed_takes_the_chain_where_it_begins_from_
 
 def test_r30_an_older_trim_changes_nothing() -> None:
     replica = make()
-    assert not replica.trim(STREAM, 103, 5)
     filled(replica)
     assert replica.trim(STREAM, 103, 5)
     before = state_of(replica)
@@ -268,6 +267,16 @@ def test_r30_an_older_trim_changes_nothing() -> None:
     assert not replica.trim(STREAM, 101, 7)
     assert not replica.trim(STREAM, 104, 4)
     assert state_of(replica) == before
+
+
+def test_r21_a_trim_counts_for_what_comes_later() -> None:
+    """A server that lost its disk may hear of it before it knows the stream: peers have no more."""
+    replica = make()
+    assert not replica.trim(STREAM, 0, 5)
+    assert not replica.streams
+    assert replica.trim(STREAM, 103, 5)
+    assert not replica.trim(STREAM, 103, 5)
+    assert replica.streams[STREAM].trimmed_before == 103
 
 
 def test_r22_a_drop_fences_so_that_no_late_append_resurrects() -> None:
