@@ -250,7 +250,7 @@ class LeaderState(abc.ABC):
     def trim(self) -> None:
         """Let go of frames that nobody will ask for."""
         current, outbox = self.current, self.outbox
-        is_over = outbox.bytes > outbox.bytes_max
+        is_over = outbox.bytes > outbox.bytes_max  # its own property, without a call
         if current is None or not (is_over or current.is_on_all(outbox.oldest_end)):
             return  # the common case: an ack of one that is not the last
         floor = current.floor

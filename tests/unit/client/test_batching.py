@@ -135,17 +135,22 @@ async def test_the_end_refuses_all_who_wait_in_line(bench, how):
     assert len(bench.frames) == 1
 
 
-async def test_a_batch_that_cannot_be_made_now_is_not_forgotten(bench, monkeypatch):
-    """Trap 40: every append has one outcome, at the latest when the epoch ends."""
+def flush_without_memory(bench, monkeypatch):
+    """The frame of what is queued cannot be made now."""
 
     def fail(*args):
         raise MemoryError
 
+    with monkeypatch.context() as patch:
+        patch.setattr(frames, "build", fail)
+        with pytest.raises(MemoryError):
+            bench.queue.flush()
+
+
+async def test_a_batch_that_cannot_be_made_now_is_not_forgotten(bench, monkeypatch):
+    """Trap 40: every append has one outcome, at the latest when the epoch ends."""
     pending = bench.writer.append_soon(b"a")
-    monkeypatch.setattr(frames, "build", fail)
-    with pytest.raises(MemoryError):
-        bench.queue.flush()
-    monkeypatch.undo()
+    flush_without_memory(bench, monkeypatch)
     assert bench.writer.tail == 1
     again = bench.writer.append_soon(b"b")
     bench.queue.flush()
@@ -155,12 +160,7 @@ async def test_a_batch_that_cannot_be_made_now_is_not_forgotten(bench, monkeypat
 
 
 async def test_a_batch_that_is_never_made_ends_with_the_epoch(bench, monkeypatch):
-    def fail(*args):
-        raise MemoryError
-
     pending = bench.writer.append_soon(b"a")
-    monkeypatch.setattr(frames, "build", fail)
-    with pytest.raises(MemoryError):
-        bench.queue.flush()
+    flush_without_memory(bench, monkeypatch)
     bench.queue.end(NotLeaderError("over"))
     assert isinstance(pending.exception(), NotLeaderError)
