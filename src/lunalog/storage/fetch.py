@@ -97,18 +97,21 @@ class FrameReader:
             if first < end or first <= start
         ]
         found = await self._runtime.offload(self._read(run, wanted, bytes_max))
-        if found or not run.count:
+        if (found and start < found[0].head.end) or not run.count:
             return found
         first, offset = wanted[0]
-        owner = run.owner
-        last = firsts[1] if len(firsts) > 1 else run.end
-        name = name_of(run.extent)
+        if found:  # the block was made anew, of what is left
+            first = found[0].head.end
+        self._note(run, offset, first, firsts[1] if len(firsts) > 1 else run.end)
+        raise UnknownDataError(f"the frame at {first} in {name_of(run.extent)} is damaged")
+
+    def _note(self, run: Run, offset: int, first: Sequence, last: Sequence) -> None:
+        owner, name = run.owner, name_of(run.extent)
         what = "frame is damaged"
         damage = Damage(name, offset, offset, what, owner.stream, owner.segment, first, last)
         if damage not in self._known:  # who asks again and again fills no memory
             self._known.add(damage)
             self._damaged(damage)
-        raise UnknownDataError(f"the frame at {first} in {name_of(run.extent)} is damaged")
 
     async def _read(
         self, run: Run, wanted: list[tuple[Sequence, int]], bytes_max: int
@@ -135,6 +138,7 @@ class FrameReader:
                     type(record) is not FrameRecord
                     or record.head.first != first
                     or (record.stream, record.segment) != (owner.stream, owner.segment)
+                    or (found and found[-1].head.end != first)
                 ):
                     break
                 bytes_max -= len(record.frame)
@@ -178,7 +182,7 @@ class FrameReader:
             while head is not None:
                 body = await reader.body(head)
                 for record, offset in _frames_of(body.found, run):
-                    if record.head.first > run.first:
+                    if record.head.first > run.first and record.head.first >= made.end:
                         made.append(record.head.first, record.head.end, offset)
                 head = await reader.search(head.end)
         finally:

@@ -138,6 +138,33 @@ def test_r18_an_extent_that_vanishes_under_a_running_server_is_unknown_data(
     world.live(story)
 
 
+def test_r18_a_frame_and_the_sidecar_that_knew_it_are_damaged(world: LogWorld) -> None:
+    """Where frames lie is found in the extent then, in which one is missing (seed 1795750629969)."""
+    image = store_of(world)
+    world.config = replace(SMALL, tail_cache_bytes=0)
+    name, sidecar = "extent-0000000001.wal", "extent-0000000001.index"
+    data = world.disk.directory.find(name).durable.read(0, SMALL.extent_bytes)
+    places = [at for at in range(len(data)) if data.startswith(b"LLF1", at)]
+    unknown: set[int] = set()
+    for at in places:
+        world.disk.restore(image)
+
+        async def story(owner: Owner, at: int = at) -> None:
+            world.disk.flip(sidecar, 50)
+            world.disk.flip(name, at + 70)
+            missing = await read_all(owner, (STREAM, SEGMENT))
+            assert len(missing) == 1
+            assert [d.first for d in owner.log.damage] == sorted(missing)
+            unknown.update(missing)
+            before = [head.end for head, _ in await owner.log.read(STREAM, SEGMENT, 0, 1 << 20)]
+            assert before[-1] in missing  # no reply leaves out what is unknown
+
+        if at == places[0]:
+            continue  # a run knows the place of its first frame
+        world.live(story)
+    assert len(unknown) == len(places) - 1 > 2
+
+
 def test_a_file_that_cannot_be_opened_ends_the_start_and_the_next_one_finds_all(
     world: LogWorld,
 ) -> None:
