@@ -155,6 +155,16 @@ def flip_last(disk: SimulatedDisk, within: int) -> None:
             return
 
 
+def spare_tail(disk: SimulatedDisk) -> None:
+    """Let no lie have lost what no header on the disk attests, before the power goes.
+
+    It could not be told from a torn write, and its server would say that it never had it (R17).
+    """
+    for name, inode in disk.directory.names.items():
+        if inode.lied and extents.NAME.fullmatch(name):
+            inode.put_back(attested_end(disk, name))
+
+
 def attested_end(disk: SimulatedDisk, name: str) -> int:
     """Where the last whole batch of an extent begins; of another file, its end."""
     found, durable = extents.NAME.fullmatch(name), disk.directory.find(name).durable

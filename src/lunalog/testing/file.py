@@ -60,9 +60,11 @@ class SimulatedFile:
             inode.sync(written)
             self._disk.record("sync", self._name, inode.number)
         else:
-            inode.lose(written, self._disk.chance, strays=outcome == "stray")
+            lost = inode.lose(written, self._disk.chance, strays=outcome == "stray")
             if outcome == "fail":
                 inode.errors += 1
+            else:
+                inode.lied += lost
         if inode.errors > self._errors_seen:
             self._errors_seen = inode.errors
             raise faults.bite(OSError(errno.EIO, "writeback failed", self._name))

@@ -89,9 +89,10 @@ class Inode:
         written: How many writes there ever were, synced or not.
         flips: Byte offset to bit mask, applied on read until the byte is written again.
         errors: How many writebacks have failed; each descriptor reports each of them once.
+        lied: What syncs have lost that said they had kept it, in order.
     """
 
-    __slots__ = ("cached", "durable", "errors", "flips", "number", "unsynced", "written")
+    __slots__ = ("cached", "durable", "errors", "flips", "lied", "number", "unsynced", "written")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -100,6 +101,7 @@ class Inode:
         self.unsynced: list[tuple[int, bytes]] = []
         self.flips: dict[int, int] = {}
         self.errors = 0
+        self.lied: list[tuple[int, bytes]] = []
         self.written = 0
 
     def copy(self) -> Inode:
@@ -107,6 +109,7 @@ class Inode:
         made = Inode(self.number)
         made.cached, made.durable = self.cached.copy(), self.durable.copy()
         made.unsynced, made.flips = list(self.unsynced), dict(self.flips)
+        made.lied = list(self.lied)
         return made
 
     def write(self, offset: int, data: bytes) -> None:
@@ -141,12 +144,16 @@ class Inode:
 
     def lose(
         self, written: int, chance: random.Random, share: float = 0.5, *, strays: bool = False
-    ) -> None:
+    ) -> list[tuple[int, bytes]]:
         """Fail the writeback of what `sync` would make durable: it is clean then, and lost.
 
         Each write has a chance of `share` to be lost, and at least one is.  The page cache still
         shows them, as on Linux.  With `strays` they overwrite something else instead (D7).
+
+        Returns:
+            The writes that are lost.
         """
+        lost = []
         taken = self._take(written)
         lucky = [chance.random() >= share for _ in taken]
         if lucky and all(lucky):
@@ -154,9 +161,19 @@ class Inode:
         for (offset, data), is_kept in zip(taken, lucky, strict=True):
             if is_kept:
                 self._apply(offset, data)
-            elif strays and data:
+                continue
+            lost.append((offset, data))
+            if strays and data:
                 room = max(1, (self.durable.size - len(data)) // SECTOR_BYTES)
                 self.durable.write(chance.randrange(room) * SECTOR_BYTES, data)
+        return lost
+
+    def put_back(self, start: int) -> None:
+        """Let syncs not have lied about what they lost at or behind `start`."""
+        for offset, data in self.lied:
+            if offset >= start:
+                self._apply(offset, data)
+        self.lied.clear()
 
     def evict(self) -> None:
         """Drop clean pages: writes that a failed writeback lost disappear from reads."""

@@ -247,6 +247,9 @@ class Strike:
         nemesis = self.nemesis
         if node.name in nemesis.lying:
             self.targets.damaged(node)  # a sync has lied, and a power cut may show it only now
+        if power:
+            for disk in node.disks.values():
+                diskharm.spare_tail(disk)
         node.crash(power=power)
         if power:
             nemesis.lying.discard(node.name)
