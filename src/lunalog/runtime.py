@@ -95,7 +95,7 @@ class Runtime(Protocol):
     network: Network
     random: random.Random
     is_blocking: bool
-    """True when disk coroutines never suspend, so that `drive` may run one on the loop itself."""
+    """True where `drive` may run a disk coroutine on the loop itself."""
 
     def now(self) -> float:
         """Seconds on a clock that only grows and counts suspended time; the start is arbitrary."""
@@ -127,6 +127,10 @@ class Runtime(Protocol):
 
     async def offload(self, work: Coroutine[Any, Any, T]) -> T:
         """Run one disk coroutine off the loop and return its result (reads of old data)."""
+        ...
+
+    def drive(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a disk coroutine here and now; the loop stands still until it is done."""
         ...
 
     def fail(self, error: BaseException) -> None:
@@ -313,6 +317,7 @@ class SystemRuntime:
     """The real machine: threads, TCP, CLOCK_BOOTTIME, the kernel's random bytes."""
 
     is_blocking = True
+    drive = staticmethod(drive)
 
     def __init__(self, network: Network | None = None) -> None:
         self.network: Network = network or TcpNetwork()

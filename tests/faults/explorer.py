@@ -24,7 +24,7 @@ from tests.unit.storage.conftest import ANN, check_told, essence
 
 from lunalog.config import ServerConfig
 from lunalog.embedded.runtime import LoopMailbox
-from lunalog.runtime import Worker
+from lunalog.runtime import Worker, drive
 from lunalog.server.process import JournalServer
 from lunalog.storage import extents, identity, replay, writer
 from lunalog.storage.records import PromiseRecord
@@ -50,6 +50,7 @@ class StartRuntime:
     """Runs a server's start on a loop that nothing else uses; no time passes."""
 
     is_blocking = True
+    drive = staticmethod(drive)
     network: Any = None
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from lunalog import limits
 from lunalog.config import ServerConfig
 from lunalog.errors import ClosedError, InvariantError, StorageError
-from lunalog.runtime import Runtime, drive
+from lunalog.runtime import Runtime
 from lunalog.storage import extents, ledger, noting
 from lunalog.storage.boot import Boot, Booted, Deliver, KeepPosition, Snapshot
 from lunalog.storage.cache import TailCache
@@ -239,7 +239,7 @@ class Log:
 
     def _commit_inline(self, puts: list[Put]) -> None:
         try:
-            committed = drive(self._wal.commit(puts))
+            committed = self._runtime.drive(self._wal.commit(puts))
         except Exception as error:  # noqa: BLE001  acks of later puts would tell of what is lost (P5)
             self._fail(failure("write", error) if isinstance(error, OSError) else error)
         else:

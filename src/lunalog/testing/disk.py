@@ -13,7 +13,8 @@ import asyncio
 import errno
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from lunalog.testing.directory import Directory
 from lunalog.testing.diskfaults import Damage, DiskFaults
@@ -22,8 +23,15 @@ from lunalog.testing.image import Inode
 from lunalog.testing.scheduler import Scheduler
 from lunalog.testing.tasks import settle
 
+if TYPE_CHECKING:
+    from lunalog.testing.loop import SimulatedLoop
+
 T = TypeVar("T")
 UNLIMITED_BYTES = 1 << 50
+
+
+class ProcessDiedError(SystemExit):
+    """The process of the code that runs was crashed: nothing of it may go on."""
 
 
 class Operation(NamedTuple):
@@ -64,6 +72,8 @@ class SimulatedDisk:
         self.recorded: list[Operation] | None = None
         self.directory = Directory()
         self.generation = 0
+        self.blocked: SimulatedLoop | None = None
+        """The loop that waits in place for what it asks of this disk."""
         self._is_locked = False
         self._replayed: dict[int, Inode] = {}
 
@@ -228,16 +238,30 @@ class SimulatedDisk:
         As with a thread, the effect comes even when the caller is cancelled; not when it crashes.
         """
         error, delay = self.faults.next_call(kind, size)
+        blocked = self.blocked
         if delay is None:
-            if error is not None:
-                raise error
-            result = effect()
-            self.faults.spring_traps(kind)
-            return result
+            return self._perform_now(kind, effect, error)
+        if blocked is not None and blocked.is_running():
+            self._while_alive(partial(blocked.stand_still, delay))
+            return self._while_alive(partial(self._perform_now, kind, effect, error))
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         loop.call_later(delay, self._finish, kind, future, effect, error)
         return await future
+
+    def _perform_now(self, kind: str, effect: Callable[[], T], error: OSError | None) -> T:
+        if error is not None:
+            raise error
+        result = effect()
+        self.faults.spring_traps(kind)
+        return result
+
+    def _while_alive(self, step: Callable[[], T]) -> T:
+        generation = self.generation
+        result = step()
+        if self.generation != generation:
+            raise ProcessDiedError
+        return result
 
     def _finish(
         self,

@@ -185,6 +185,31 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._holds -= 1
         self.look_again()
 
+    def stand_still(self, seconds: float) -> None:
+        """Block in the callback that runs now, while everybody else goes on.
+
+        It takes longer if the loop is held meanwhile, and returns also when it is dead by then.
+        """
+        scheduler = self._scheduler
+        task = asyncio.current_task(self)
+        if task is not None:
+            asyncio._leave_task(self, task)
+        self._holds += 1
+        scheduler.running = None
+        set_running_loop(None)
+        try:
+            scheduler.run_beside(scheduler.now + seconds, self._is_held_by_others)
+        finally:
+            self._holds -= 1
+            self._next_wake = NEVER  # whoever came meanwhile was turned away
+            scheduler.running = self
+            set_running_loop(self)
+            if task is not None:
+                asyncio._enter_task(self, task)
+
+    def _is_held_by_others(self) -> bool:
+        return self._holds > 1 and not self.is_dead
+
     def look_again(self) -> None:
         """Plan the next turn anew: the clock or the holds have changed."""
         self._next_turn = self._next_wake = NEVER
@@ -265,7 +290,8 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     def _raised(self, handle: asyncio.Handle, error: BaseException) -> None:
         if isinstance(error, SystemExit):
-            self.owner.loop_raised(self, error)
+            if not self.is_dead:
+                self.owner.loop_raised(self, error)
         else:
             self.call_exception_handler(
                 {"message": f"exception in callback {handle!r}", "exception": error}

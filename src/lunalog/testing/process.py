@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lunalog.runtime import Network
+from lunalog.runtime import Network, drive
 from lunalog.testing.loop import SimulatedLoop
 from lunalog.testing.network import NodeNetwork, running_loop
 
@@ -81,10 +81,9 @@ class SimulatedRuntime:
     futures or transports without `call_soon_threadsafe` raises.
     """
 
-    is_blocking = False
-
     def __init__(self, node: SimulatedNode) -> None:
         self.node = node
+        self.is_blocking = node.simulation.is_blocking
         scheduler = node.simulation.scheduler
         self.network: Network = NodeNetwork(node.simulation.network, node.name)
         self.random = scheduler.stream(f"runtime {node.name}")
@@ -141,6 +140,20 @@ class SimulatedRuntime:
         self._offloaded.add(task)
         task.add_done_callback(self._offloaded.discard)
         return await asyncio.shield(task)
+
+    def drive(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a disk coroutine within this turn, while the rest of the run goes on.
+
+        A crash of the process on the way ends the turn there.
+        """
+        loop, disks = running_loop(), self.node.disks.values()
+        for disk in disks:
+            disk.blocked = loop
+        try:
+            return drive(work)
+        finally:
+            for disk in disks:
+                disk.blocked = None
 
     def fail(self, error: BaseException) -> None:
         """Crash the node; a fault of the run unless one of its disks raised an injected error."""

@@ -58,7 +58,9 @@ class Schedule:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.stage = "begin"
-        self.simulation = simulation = Simulation(plan.seed, settings=replace(plan.network))
+        self.simulation = simulation = Simulation(
+            plan.seed, settings=replace(plan.network), is_blocking=True
+        )
         self.shape = plan.shape
         self.mix = plan.mix
         self.cluster = SimulatedCluster(simulation, self.shape, plan.tempo)

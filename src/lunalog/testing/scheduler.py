@@ -110,13 +110,33 @@ class Scheduler:
             BudgetExceededError: The step budget of the whole run is used up.
             DeadlockError: The heap is empty and `limit` infinite.
         """
-        heap, pop, pack, crc32 = self._heap, heapq.heappop, _TRACE, zlib.crc32
         self._limit, self._is_done = limit, is_done
+        if self._go_on(limit, is_done):
+            return True
+        if limit == float("inf"):
+            raise DeadlockError(f"nothing left to happen at {self.now:.6f} s")
+        self.now = max(self.now, limit)
+        return False
+
+    def run_beside(self, when: float, is_held: Callable[[], bool]) -> None:
+        """Let all else happen until `when`, and as long as `is_held()`; for an action that blocks.
+
+        Where others block meanwhile, they are done first, so it may get later.  The end of the whole
+        run comes before that of the wait.
+        """
+        limit, is_done = self._limit, self._is_done
+        until = self._limit = min(when, limit)
+        is_over = self._go_on(until, is_done)
+        self._limit = limit
+        if not is_over:
+            self.now = max(self.now, until)
+            self._go_on(limit, lambda: is_done() or not is_held())
+
+    def _go_on(self, limit: float, is_done: Callable[[], bool]) -> bool:
+        """Do what happens up to `limit`; false if it came to that, true if it ended before."""
+        heap, pop, pack, crc32 = self._heap, heapq.heappop, _TRACE, zlib.crc32
         while not self.is_stopped and not is_done():
             if not heap or heap[0][0] > limit:
-                if limit == float("inf"):
-                    raise DeadlockError(f"nothing left to happen at {self.now:.6f} s")
-                self.now = max(self.now, limit)
                 return False
             when, number, actor, action, argument = pop(heap)
             if when > self.now:

@@ -53,6 +53,7 @@ class Simulation:
         seed: All chance comes from it: equal seeds give equal runs.
         step_budget: Heap entries and callbacks after which the run is called a livelock.
         settings: How the network behaves.
+        is_blocking: Whether loops may wait in place for their disks, as real ones do.
 
     Attributes:
         violations: What went wrong so far; `run` raises at the first unless `keeps_going`.
@@ -67,11 +68,13 @@ class Simulation:
         step_budget: int = STEP_BUDGET,
         settings: NetworkSettings | None = None,
         keeps_going: bool = False,
+        is_blocking: bool = False,
     ) -> None:
         self.seed = seed
         self.scheduler = Scheduler(seed, step_budget=step_budget)
         self.network = SimulatedNetwork(self.scheduler, settings)
         self.keeps_going = keeps_going
+        self.is_blocking = is_blocking
         self.violations: list[str] = []
         self.counters: Counter[str] = Counter()
         self.noticed: Counter[str] = Counter()

@@ -94,7 +94,7 @@ class Trial:
         config: ClientConfig | None = None,
     ) -> None:
         self.seed = seed
-        self.simulation = Simulation(seed)
+        self.simulation = Simulation(seed, is_blocking=True)
         self.cluster = SimulatedCluster(
             self.simulation, Shape(streams=(), spares=servers, clients=0)
         )
