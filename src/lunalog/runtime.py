@@ -172,6 +172,23 @@ async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
     return found
 
 
+def end_on_bugs(loop: asyncio.AbstractEventLoop, runtime: Runtime) -> None:
+    """Let a bug in a callback end the node, as one in a task does; for who owns the loop (P5, R27).
+
+    The loop would log it, and what the callback was to do would never be done.
+    """
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        is_ours = "handle" in context or "protocol" in context
+        if is_ours and isinstance(error, Exception) and not isinstance(error, OSError):
+            runtime.fail(error)
+        else:
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(handle)
+
+
 class Tasks:
     """The background tasks of one owner: kept alive, named, and never failing in silence.
 

@@ -18,7 +18,7 @@ from lunalog.wire import connection
 
 def every_commit_on_the_writer() -> None:
     """A lone append pays two hops to another thread."""
-    Log._may_inline = lambda self, puts: False  # type: ignore[method-assign]
+    Log._may_inline = lambda self: False  # type: ignore[method-assign]
 
 
 def two_syncs() -> None:

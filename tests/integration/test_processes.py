@@ -7,9 +7,12 @@ import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 from clusters import Cluster, append_for, follow, grown, next_leads, read_all, refused
+from command import environment
 
 from lunalog import LunalogError, SingleWriteJournal
 from ports import free_port
@@ -188,6 +191,23 @@ def test_what_keeps_a_node_from_starting_is_told(cluster, tmp_path):
     assert "belongs to server s1" in why
     assert cluster.start("s1").poll() is None
     cluster.until_alive(1)
+
+
+def test_p5_a_bug_in_a_callback_of_its_loop_ends_a_node(tmp_path):
+    """The loop would go on without it: a master, say, that judges no lease any more."""
+    careless = (
+        "import sys\n"
+        "from lunalog.__main__ import run\n"
+        "from lunalog.master.service import Master\n"
+        "Master._judge = lambda self: 1 / 0\n"
+        "sys.exit(run())\n"
+    )
+    command = [sys.executable, "-c", careless, "master", "--data", str(tmp_path), "--port", "0"]
+    done = subprocess.run(command, env=environment(), capture_output=True, timeout=PATIENCE_S)
+    assert done.returncode == 70
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert (last["level"], last["event"]) == ("critical", "node_failed")
+    assert "ZeroDivisionError" in str(last)
 
 
 def like_anybody():

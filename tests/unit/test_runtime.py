@@ -9,7 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import uvloop
 
-from lunalog.runtime import SystemRuntime, Tasks, TcpNetwork, ThreadMailbox, drive, to_the_end
+from lunalog.runtime import (
+    SystemRuntime,
+    Tasks,
+    TcpNetwork,
+    ThreadMailbox,
+    drive,
+    end_on_bugs,
+    to_the_end,
+)
 
 
 class Failing(SystemRuntime):
@@ -31,6 +39,47 @@ async def test_clocks_and_chance():
     assert len(runtime.random_bytes(16)) == 16
     assert runtime.random_bytes(16) != runtime.random_bytes(16)
     assert SystemRuntime().random.random() != runtime.random.random()
+
+
+class Careless(asyncio.Protocol):
+    """A protocol with a bug."""
+
+    def data_received(self, data):
+        raise ZeroDivisionError("when something arrives")
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_p5_a_bug_in_a_callback_ends_the_node_whose_loop_it_is(loop_factory, caplog):
+    runtime = Failing()
+
+    def careless():
+        raise ZeroDivisionError("at once")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        end_on_bugs(loop, runtime)
+        loop.call_soon(careless)
+        loop.call_later(0.001, careless)
+        listener = await loop.create_server(Careless, "127.0.0.1", 0)
+        address = listener.sockets[0].getsockname()
+        sender, _ = await loop.create_connection(asyncio.Protocol, *address)
+        sender.write(b"x")
+        async with asyncio.timeout(60):
+            while len(runtime.failed) < 3:
+                await asyncio.sleep(0.001)
+        sender.close()
+        listener.close()
+        no_files_left = {"message": "accept() failed", "exception": OSError(24, "too many")}
+        loop.call_exception_handler(no_files_left)
+        loop.call_exception_handler({"message": "Unclosed connection"})
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
+    assert [type(error) for error in runtime.failed] == [ZeroDivisionError] * 3
+    assert [record.message.partition("\n")[0] for record in caplog.records] == [
+        "accept() failed",
+        "Unclosed connection",
+    ]
 
 
 def test_driving_what_never_suspends():

@@ -294,7 +294,7 @@ async def _serve(
     network: Network | None,
 ) -> int:
     from lunalog.orchestrator.process import watch_lifeline
-    from lunalog.runtime import SystemRuntime, Tasks
+    from lunalog.runtime import SystemRuntime, Tasks, end_on_bugs
 
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -303,6 +303,7 @@ async def _serve(
     if lifeline is not None:
         watch_lifeline(lifeline, lambda: _wake(loop, stopping))
     runtime = SystemRuntime(network)
+    end_on_bugs(loop, runtime)
     try:
         node = await start(runtime)
     except OSError as error:
