@@ -22,15 +22,14 @@ def near_the_floor(report: Report, base: Rows, ours: Rows) -> None:
     for name in ("futures 100B", "batches 100B"):
         ratio = ours[name]["events_s"] / base[name]["events_s"]
         report.note(f"{name} / prototype", ratio, 1.0, "x", at_least=True)
-    disk = base[DISK]["mb_s_each"]
     for name, bound in (("futures 1024B", 0.6), ("batches 1024B", 0.6), ("futures 65536B", 0.85)):
-        floor = disk
-        if name == "futures 65536B":
-            floor = min(disk, 1.1 * base[name]["mb_s"])
+        # What three writers reach on these disks, or 1.1 times the prototype where that is lower.
+        floor = min(base[DISK]["mb_s_each"], 1.1 * base[name]["mb_s"])
         report.note(f"{name} / disk floor", ours[name]["mb_s"] / floor, bound, "x", at_least=True)
-    floor, lone = base["lone 1KiB 2 of 3"], ours["lone 1KiB"]
-    report.note("lone 1KiB p50 / floor", lone["p50_us"] / floor["p50_us"], 1.3, "x", at_least=False)
-    report.note("lone 1KiB p99 / floor", lone["p99_us"] / floor["p99_us"], 2.0, "x", at_least=False)
+    (lone,) = lines(sys.executable, "lone.py")
+    for name, bound in (("p50", 1.3), ("p90", 2.0), ("p99", 2.0)):
+        ratio = lone["product"][f"{name}_us"] / lone["floor"][f"{name}_us"]
+        report.note(f"lone 1KiB {name} / floor", ratio, bound, "x", at_least=False)
     report.note("read 100B events/s", ours["read 100B"]["events_s"], 1e6, "/s", at_least=True)
 
 
