@@ -205,6 +205,11 @@ class Schedule:
                     if not found:
                         break
                     for head, frame in found:
+                        if not head.first <= at < head.end:
+                            what = f"R18: {member} gave frame {head.first} of {held.id} for {at}"
+                            self.simulation.violate(what)
+                            return
+                        at = head.end
                         self.recorder.frame(
                             HeldFrame(
                                 member,
@@ -217,7 +222,6 @@ class Schedule:
                                 is_sound(frame),
                             )
                         )
-                    at = found[-1][0].end
 
 
 def _acked_after(history: History, at: float) -> list[float]:
