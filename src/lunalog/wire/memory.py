@@ -1,6 +1,7 @@
 """A network inside one process and one loop: the embedded modes run the protocol code over it.
 
-Bytes arrive in the turn after they were sent, in order, as over a fast wire that loses nothing.
+Bytes arrive in the turn after they were sent, in order, as over a fast wire that loses nothing.  Where
+the receiver reads no more they wait, and the sender is asked to pause, as over a socket.
 
 Source: design.md sections 8 and 9.
 """
@@ -11,11 +12,14 @@ import asyncio
 import errno
 from collections import deque
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
+from lunalog import limits
 from lunalog.runtime import Address, ProtocolFactory
 
 Buffer = bytes | bytearray | memoryview
+WRITE_HIGH_BYTES: Final = 64 * limits.KIB
+"""Where a sender is asked to pause unless it sets limits of its own; as asyncio has it."""
 
 
 class MemoryNetwork:
@@ -81,8 +85,12 @@ class MemoryTransport(asyncio.Transport):
         super().__init__()
         self._loop = asyncio.get_running_loop()
         self._protocol: Any = None
-        self._inbox: deque[bytes] = deque()
+        self._inbox: deque[Buffer] = deque()
         self._inbox_bytes = 0
+        self._high_bytes = WRITE_HIGH_BYTES
+        self._low_bytes = WRITE_HIGH_BYTES // 4
+        self._is_reading = True
+        self._has_paused_protocol = False
         self._is_due = False
         self._is_closing = False
         self._is_lost = False
@@ -99,7 +107,31 @@ class MemoryTransport(asyncio.Transport):
         return self.other._inbox_bytes
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Nothing waits here for longer than a turn of the loop."""
+        """While the other side reads no more, ask to pause above `high`, and to go on at `low`."""
+        if high is None:
+            high = WRITE_HIGH_BYTES if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high}) must not be below low ({low}), nor low below 0")
+        self._high_bytes, self._low_bytes = high, low
+        self._pause_protocol()
+
+    def is_reading(self) -> bool:
+        """True while the protocol takes what arrives."""
+        return self._is_reading and not self._is_closing
+
+    def pause_reading(self) -> None:
+        """Leave what arrives, an end too, where it is until `resume_reading`.  Idempotent."""
+        if self._is_reading:
+            self._is_reading = False
+            self._loop.call_soon(self.other._pause_protocol)
+
+    def resume_reading(self) -> None:
+        """Take what has arrived meanwhile, from the next turn of the loop on.  Idempotent."""
+        if not self._is_reading:
+            self._is_reading = True
+            self._schedule()
 
     def is_closing(self) -> bool:
         """True once either side has ended the connection."""
@@ -120,6 +152,7 @@ class MemoryTransport(asyncio.Transport):
                 other._inbox.append(chunk)
                 other._inbox_bytes += len(chunk)
         other._schedule()
+        self._pause_protocol()
 
     def close(self) -> None:
         """End the connection; the other side gets what was sent before."""
@@ -148,23 +181,41 @@ class MemoryTransport(asyncio.Transport):
 
     def _deliver(self) -> None:
         self._is_due = False
-        while self._inbox and not self._is_closing:
+        while self._inbox and self.is_reading():
             chunk = self._inbox.popleft()
             self._inbox_bytes -= len(chunk)
-            self._feed(chunk)
-        if self._is_eof and not self._is_closing:
+            if rest := self._feed(chunk):
+                self._inbox.appendleft(rest)
+                self._inbox_bytes += len(rest)
+        if self._is_eof and self.is_reading():
             self._is_closing = True
             self._protocol.eof_received()
             self._lose(None)
+        self.other._resume_protocol()
 
-    def _feed(self, chunk: bytes) -> None:
+    def _feed(self, chunk: Buffer) -> memoryview:
+        """Hand over a chunk; returns what is left of it when the protocol takes no more."""
         view = memoryview(chunk)
-        while view and not self._is_closing:
+        while view and self.is_reading():
             room = self._protocol.get_buffer(len(view))
             taken = min(len(room), len(view))
             room[:taken] = view[:taken]
             self._protocol.buffer_updated(taken)
             view = view[taken:]
+        return view
+
+    def _pause_protocol(self) -> None:
+        """Where the other side reads, what waits is taken in the next turn: then nobody pauses."""
+        is_due = not (self.other._is_reading or self._is_lost or self._has_paused_protocol)
+        if is_due and self.get_write_buffer_size() > self._high_bytes:
+            self._has_paused_protocol = True
+            self._protocol.pause_writing()
+
+    def _resume_protocol(self) -> None:
+        has_room = not self._is_lost and self.get_write_buffer_size() <= self._low_bytes
+        if self._has_paused_protocol and has_room:
+            self._has_paused_protocol = False
+            self._protocol.resume_writing()
 
     def _lose(self, error: Exception | None) -> None:
         if not self._is_lost:

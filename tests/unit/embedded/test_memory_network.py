@@ -22,6 +22,8 @@ class Recorder(asyncio.BufferedProtocol):
         self.lost = None
         self.transport = None
         self.on_data = lambda: None
+        self.heard = []
+        self.on_room = lambda: None
 
     def connection_made(self, transport):
         self.transport = transport
@@ -38,6 +40,13 @@ class Recorder(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc):
         self.lost = (exc,)
+
+    def pause_writing(self):
+        self.heard.append("pause")
+
+    def resume_writing(self):
+        self.heard.append("resume")
+        self.on_room()
 
 
 async def pair():
@@ -103,6 +112,114 @@ async def test_a_receiver_that_closes_gets_no_more():
     await turns()
     assert theirs.got == b"01234"
     assert ours.lost == (None,)
+
+
+async def test_what_comes_while_nothing_is_read_waits():
+    ours, theirs = await pair()
+    theirs.transport.pause_reading()
+    theirs.transport.pause_reading()
+    assert not theirs.transport.is_reading()
+    ours.transport.write(b"later")
+    ours.transport.close()
+    await turns()
+    assert (theirs.got, theirs.lost) == (b"", None)
+    theirs.transport.resume_reading()
+    theirs.transport.resume_reading()
+    assert theirs.got == b"", "not under whoever resumes"
+    await turns()
+    assert (theirs.got, theirs.lost) == (b"later$", (None,))
+    theirs.transport.pause_reading()
+    theirs.transport.resume_reading()
+    assert not theirs.transport.is_reading()
+
+
+async def test_a_receiver_pauses_in_the_middle_of_what_arrives():
+    ours, theirs = await pair()
+    theirs.on_data = lambda: theirs.transport.pause_reading()
+    ours.transport.writelines([b"0123456", b"789"])
+    for so_far in (b"01234", b"0123456", b"0123456789"):
+        await turns()
+        assert theirs.got == so_far
+        assert ours.transport.get_write_buffer_size() == 10 - len(so_far)
+        theirs.transport.resume_reading()
+
+
+async def test_a_sender_is_paused_while_more_waits_than_it_likes():
+    ours, theirs = await pair()
+    ours.transport.set_write_buffer_limits(high=8)
+    theirs.transport.pause_reading()
+    ours.transport.write(b"12345678")
+    assert ours.heard == []
+    ours.transport.write(b"9")
+    ours.transport.write(b"abc")
+    assert ours.heard == ["pause"]
+    theirs.on_data = lambda: theirs.transport.pause_reading()
+    for left in (7, 4, 3):
+        assert ours.heard == ["pause"]
+        theirs.transport.resume_reading()
+        await turns()
+        assert ours.transport.get_write_buffer_size() == left
+    theirs.transport.resume_reading()
+    await turns()
+    assert ours.heard == ["pause", "resume"]
+
+
+async def test_a_sender_that_has_ended_is_not_asked_to_go_on():
+    ours, theirs = await pair()
+    ours.transport.set_write_buffer_limits(high=1)
+    theirs.transport.pause_reading()
+    ours.transport.write(b"12")
+    ours.transport.close()
+    await turns()
+    theirs.transport.resume_reading()
+    await turns()
+    assert (theirs.got, ours.lost) == (b"12$", (None,))
+    assert ours.heard == ["pause"]
+
+
+async def test_a_sender_is_not_paused_for_what_is_taken_in_the_next_turn():
+    ours, _ = await pair()
+    ours.transport.set_write_buffer_limits(high=1)
+    ours.transport.write(b"123456789")
+    await turns()
+    assert ours.heard == []
+
+
+async def test_a_sender_is_paused_once_its_receiver_stops_in_the_middle():
+    ours, theirs = await pair()
+    ours.transport.set_write_buffer_limits(high=3)
+    theirs.on_data = lambda: theirs.transport.pause_reading()
+    ours.transport.write(b"123456789")
+    await asyncio.sleep(0)
+    assert (theirs.got, ours.heard) == (b"12345", []), "not under whoever pauses"
+    await asyncio.sleep(0)
+    assert ours.heard == ["pause"]
+
+
+async def test_limits_count_for_what_waits_already():
+    ours, theirs = await pair()
+    theirs.transport.pause_reading()
+    ours.transport.write(b"12345678")
+    ours.transport.set_write_buffer_limits(low=2)
+    assert ours.heard == []
+    ours.transport.set_write_buffer_limits(high=7, low=0)
+    assert ours.heard == ["pause"]
+    with pytest.raises(ValueError, match="high"):
+        ours.transport.set_write_buffer_limits(high=1, low=2)
+
+
+async def test_what_is_sent_when_there_is_room_again_arrives_in_a_turn_of_its_own():
+    ours, theirs = await pair()
+    ours.transport.set_write_buffer_limits(high=1)
+    ours.on_room = lambda: ours.transport.write(b"next")
+    theirs.transport.pause_reading()
+    ours.transport.write(b"first")
+    theirs.transport.resume_reading()
+    await asyncio.sleep(0)
+    assert theirs.got == b"first"
+    assert ours.transport.get_write_buffer_size() == 4
+    await asyncio.sleep(0)
+    assert theirs.got == b"firstnext"
 
 
 async def test_addresses_are_taken_once_and_freed():
