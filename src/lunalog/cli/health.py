@@ -48,9 +48,14 @@ def health_command(settings: Settings, wait: bool) -> int:
 
 def summary(numbers: dict[str, int]) -> str:
     """Return the numbers of a cluster that is well, for people."""
-    n = {"servers": 0, "servers_alive": 0, "streams": 0, "led": 0, "segments_sealed": 0} | numbers
+    n = (
+        dict.fromkeys(("servers", "servers_alive", "streams", "led", "segments_sealed"), 0)
+        | numbers
+    )
+    leaving = numbers.get("servers_leaving", 0)  # none of those that are meant to be there
+    also = f", {leaving} leaving" if leaving else ""
     return (
-        f"{n['servers_alive']} of {count(n['servers'], 'server')} alive, "
+        f"{n['servers_alive']} of {count(n['servers'] - leaving, 'server')} alive{also}, "
         f"{n['led']} of {count(n['streams'], 'stream')} led, "
         f"{count(n['segments_sealed'], 'sealed segment')}"
     )

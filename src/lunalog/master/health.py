@@ -5,7 +5,7 @@ Source: design.md section 4; I11, R25.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from lunalog.core.quorum import seal_quorum
 from lunalog.master.commands import Commands
@@ -16,7 +16,15 @@ from lunalog.types import Member
 from lunalog.wire.messages import Health
 
 NAMED_MAX = 5
-WHOLE, THIN, STUCK, BROKEN = "whole", "thin", "stuck", "broken"
+WHOLE, HELD, THIN, STUCK, BROKEN = "whole", "held", "thin", "stuck", "broken"
+ERRORS = {
+    BROKEN: "too few servers are there to recover the open segment of {}",
+    STUCK: "too few servers are there to append to {}",
+}
+WARNINGS = {
+    THIN: "fewer servers than their policy wants hold {}",
+    HELD: "too few other servers are there to move {} off a server that is leaving",
+}
 
 
 def examine(metadata: Metadata, servers: Servers, commands: Commands, sessions: int) -> Health:
@@ -25,10 +33,11 @@ def examine(metadata: Metadata, servers: Servers, commands: Commands, sessions: 
     warnings: list[str] = []
     states = {name: servers.status(name).state for name in servers.names()}
     lost = [name for name, state in states.items() if state == "lost"]
+    leaving = {name for name, state in states.items() if state == "leaving"}
     found: dict[str, list[str]] = {}
     placeable = sum(servers.is_placeable(name) for name in states)
     for stream in metadata.table:
-        state = _state(servers, stream, placeable)
+        state = _state(servers, stream, placeable, leaving)
         found.setdefault(state, []).append(stream.head.name)
         if any(_alive(servers, row.members) == 0 for row in stream.kept_rows()):
             errors.append(f"stream {stream.head.name}: no server of a sealed segment is there")
@@ -38,18 +47,14 @@ def examine(metadata: Metadata, servers: Servers, commands: Commands, sessions: 
             errors.append(f"stream {lost_stream.head.name} is read-only (R25): {lost_stream.lost}")
     for stream_id, name in commands.unknown_streams.items():
         errors.append(f"server {name} holds stream {stream_id.hex()}, which nobody knows")
-    if broken := found.get(BROKEN):
-        errors.append(f"too few servers are there to recover the open segment of {_some(broken)}")
-    if stuck := found.get(STUCK):
-        errors.append(f"too few servers are there to append to {_some(stuck)}")
+    errors += _told(ERRORS, found)
     warnings += [f"server {name} is lost" for name in lost]
     warnings += [
         f"server {name}: {server.trouble}"
         for name in servers.names()
         if (server := servers.get(name)) is not None and server.trouble
     ]
-    if thin := found.get(THIN):
-        warnings.append(f"fewer servers than their policy wants hold {_some(thin)}")
+    warnings += _told(WARNINGS, found)
     if overdue := commands.count_overdue():
         warnings.append(f"{overdue} commands to servers are not confirmed yet")
     numbers = {
@@ -59,13 +64,14 @@ def examine(metadata: Metadata, servers: Servers, commands: Commands, sessions: 
         "servers": len(states),
         "servers_alive": sum(state == "alive" for state in states.values()),
         "servers_lost": len(lost),
+        "servers_leaving": len(leaving),
         "sessions": sessions,
         "commands_pending": commands.count(),
     }
     return Health(tuple(errors), tuple(warnings), numbers)
 
 
-def _state(servers: Servers, stream: Stream, placeable: int) -> str:
+def _state(servers: Servers, stream: Stream, placeable: int, leaving: Collection[str]) -> str:
     """How the open segment stands, or whether one could be opened."""
     opened = stream.head.open
     if opened is None:
@@ -75,7 +81,10 @@ def _state(servers: Servers, stream: Stream, placeable: int) -> str:
         return BROKEN
     if alive < opened.ack_quorum:
         return STUCK
-    return THIN if alive < stream.head.policy.replicas else WHOLE
+    if alive < stream.head.policy.replicas:
+        return THIN
+    is_held = any(member.server in leaving for member in opened.members)
+    return HELD if is_held and placeable < stream.head.policy.replicas else WHOLE  # see `rolls`
 
 
 def _alive(servers: Servers, members: Iterable[Member]) -> int:
@@ -85,6 +94,10 @@ def _alive(servers: Servers, members: Iterable[Member]) -> int:
         if server is not None and not server.is_lost:
             found += server.member == member
     return found
+
+
+def _told(texts: Mapping[str, str], found: Mapping[str, list[str]]) -> list[str]:
+    return [text.format(_some(found[state])) for state, text in texts.items() if state in found]
 
 
 def _some(names: list[str]) -> str:

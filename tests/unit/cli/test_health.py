@@ -44,6 +44,15 @@ def test_findings_are_listed_by_severity_and_are_no_success(
     assert json.loads(capsys.readouterr().out)["healthy"] is False
 
 
+def test_servers_that_are_leaving_are_not_missed(answers: list[Any], capsys: Any) -> None:
+    numbers = {"servers": 3, "servers_alive": 2, "servers_leaving": 1}
+    answers.append(Health((), (), numbers))
+    assert main(["health"]) == exits.OK
+    assert capsys.readouterr().out == (
+        "healthy: 2 of 2 servers alive, 1 leaving, 0 of 0 streams led, 0 sealed segments\n"
+    )
+
+
 def test_it_may_ask_until_all_is_well_and_says_each_new_state_once(
     answers: list[Any], capsys: Any
 ) -> None:

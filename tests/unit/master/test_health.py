@@ -21,10 +21,9 @@ class Servers:
     """Three that are alive and well, until the test says otherwise."""
 
     def __init__(self) -> None:
-        self.known: dict[str, Any] = {
-            member.server: SimpleNamespace(member=member, is_lost=False, trouble="")
-            for member in MEMBERS
-        }
+        self.known: dict[str, Any] = {}
+        for member in MEMBERS:
+            self.add(member)
 
     def lose(self, *members: Member) -> None:
         for member in members:
@@ -37,10 +36,18 @@ class Servers:
         return self.known.get(name)
 
     def status(self, name: str) -> Any:
-        return SimpleNamespace(state="lost" if self.known[name].is_lost else "alive")
+        server = self.known[name]
+        return SimpleNamespace(
+            state="lost" if server.is_lost else "leaving" if server.is_leaving else "alive"
+        )
 
     def is_placeable(self, name: str) -> bool:
-        return not self.known[name].is_lost
+        return not self.known[name].is_lost and not self.known[name].is_leaving
+
+    def add(self, member: Member) -> None:
+        self.known[member.server] = SimpleNamespace(
+            member=member, is_lost=False, is_leaving=False, trouble=""
+        )
 
 
 class World:
@@ -84,7 +91,7 @@ def test_nothing_is_said_of_what_is_well(world: World) -> None:
     assert (found.errors, found.warnings) == ((), ())
     assert found.numbers == {
         "streams": 1, "led": 1, "segments_sealed": 1, "servers": 3, "servers_alive": 3,
-        "servers_lost": 0, "sessions": 2, "commands_pending": 1,
+        "servers_lost": 0, "servers_leaving": 0, "sessions": 2, "commands_pending": 1,
     }  # fmt: skip
 
 
@@ -128,6 +135,30 @@ def test_a_stream_with_nothing_open_needs_an_ack_quorum_that_can_take_a_segment(
     assert world.look().errors == ()
     world.servers.lose(TWO)
     assert world.look().errors == ("too few servers are there to append to orders",)
+
+
+def test_a_server_that_is_leaving_is_counted_apart_and_takes_no_segment(world: World) -> None:
+    world.stream("orders", ())
+    world.servers.known["s1"].is_leaving = True
+    found = world.look()
+    assert (found.errors, found.warnings) == ((), ())
+    numbers = found.numbers
+    assert (numbers["servers"], numbers["servers_alive"], numbers["servers_leaving"]) == (3, 2, 1)
+    world.servers.known["s2"].is_leaving = True
+    assert world.look().errors == ("too few servers are there to append to orders",)
+
+
+def test_r11_a_server_that_cannot_leave_is_told(world: World) -> None:
+    """An open segment rolls off it only where as many as its policy wants can take the next one."""
+    world.stream("orders", MEMBERS)
+    world.servers.known["s1"].is_leaving = True
+    found = world.look()
+    assert found.errors == ()
+    assert found.warnings == (
+        "too few other servers are there to move orders off a server that is leaving",
+    )
+    world.servers.add(Member("s4", 1))
+    assert world.look().warnings == ()
 
 
 @pytest.mark.parametrize("is_wiped", [True, False])
