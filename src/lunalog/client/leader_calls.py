@@ -86,6 +86,7 @@ class LeaderCalls:
         self._leadership = leadership
         self._name = watch.name
         self._stream = watch.stream
+        self._has_wanted = False
 
     async def propose(self, effect: effects.ProposeSet) -> None:
         """Ask for servers."""
@@ -102,6 +103,7 @@ class LeaderCalls:
             feed(machine.not_proposed, error, self._runtime.now())
             return
         self._leadership.hindrance = None
+        self._links.wanted.end(self._stream)
         self._links.learn(reply.servers)
         members = tuple(server.member for server in reply.servers)
         feed(machine.proposed, members, self._runtime.now())
@@ -119,11 +121,15 @@ class LeaderCalls:
             self._links.learn(reply.servers)
 
     def _hindered(self, error: LunalogError) -> None:
-        """Tell people once that appends wait for servers: they may see nothing else of it."""
-        is_told = isinstance(self._leadership.hindrance, NotEnoughServersError)
-        if isinstance(error, NotEnoughServersError) and not is_told:
-            extra = {"stream": self._name, "epoch": self._leadership.epoch, "why": str(error)}
-            logger.warning("servers_wanted", extra=extra)
+        """Tell people that appends wait for servers: they may see nothing else of it."""
+        ended = self._leadership.ended
+        if isinstance(error, NotEnoughServersError) and not ended.done():
+            self._links.wanted.wait(
+                self._stream, self._name, self._leadership.epoch, str(error), self._runtime.now()
+            )
+            if not self._has_wanted:
+                self._has_wanted = True
+                ended.add_done_callback(lambda _: self._links.wanted.end(self._stream))
         self._leadership.hindrance = error
 
     async def seal(self, seal: effects.Seal) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from lunalog.client.backoff import Backoff
+from lunalog.client.wanting import ServersWanted
 from lunalog.config import ClientConfig
 from lunalog.errors import (
     ClosedError,
@@ -156,6 +157,7 @@ class ServerLinks:
         self.leaders: dict[StreamId, StreamLeader] = {}
         self.queued_bytes = 0
         """Of frames since connections were last flushed, also what left with its turn."""
+        self.wanted = ServersWanted()
         self._cluster = cluster
         self._peer = peer
         self._incarnation = incarnation

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from lunalog.client.leader_calls import LeaderCalls
+from lunalog.client.wanting import TELL_EVERY_S, ServersWanted
 from lunalog.config import ClientConfig
 from lunalog.core.effects import Certify, ProposeSet, Seal
 from lunalog.errors import (
@@ -76,7 +77,8 @@ def calls_of(leadership, *answers, head=HEAD):
         merge=lambda view: None, note_head=lambda head: None,
     )  # fmt: skip
     config = ClientConfig(retry_ms_max=1)
-    return LeaderCalls(runtime, config, None, Master(*answers), watch, Tasks(runtime), leadership)
+    links = SimpleNamespace(wanted=ServersWanted(), learn=lambda servers: None)
+    return LeaderCalls(runtime, config, links, Master(*answers), watch, Tasks(runtime), leadership)
 
 
 async def test_r28_a_transaction_is_sent_until_its_outcome_is_known():
@@ -144,28 +146,35 @@ async def test_an_epoch_that_is_over_is_not_released():
 
 async def test_missing_servers_are_told_once_and_known_until_some_are_named(caplog):
     few, silent = NotEnoughServersError("0 can take a segment"), MasterUnavailableError("away")
-    master, leadership = Master(silent, few, few, Proposal(())), Leadership()
-    runtime = SystemRuntime()
-    calls = LeaderCalls(
-        runtime,
-        None,
-        SimpleNamespace(learn=lambda servers: None),
-        master,
-        SimpleNamespace(name="orders", stream=b"s" * 16),
-        Tasks(runtime),
-        leadership,
-    )
+    leadership = Leadership()
+    calls = calls_of(leadership, silent, few, silent, few, Proposal(()))
     caplog.set_level(logging.WARNING, "lunalog.client")
     seen = []
-    for _ in range(4):
+    for _ in range(5):
         await calls.propose(ProposeSet(()))
         seen.append(leadership.hindrance)
-    await asyncio.sleep(0)
-    assert seen == [silent, few, few, None]
-    assert leadership.fed == ["not_proposed"] * 3 + ["proposed"]
+    assert seen == [silent, few, silent, few, None]
+    assert leadership.fed == ["not_proposed"] * 4 + ["proposed"]
     assert [(r.message, r.epoch, r.why) for r in caplog.records] == [
         ("servers_wanted", 3, "0 can take a segment")
     ]
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+async def test_who_got_its_servers_or_leads_no_more_waits_no_more(is_over, caplog):
+    """The next line counts only others."""
+    few = NotEnoughServersError("0 can take a segment")
+    leadership = Leadership()
+    calls = calls_of(leadership, few, few if is_over else Proposal(()), few)
+    caplog.set_level(logging.WARNING, "lunalog.client")
+    await calls.propose(ProposeSet(()))
+    if is_over:
+        leadership.ended.set_result(ClosedError("over"))
+        await asyncio.sleep(0)
+    await calls.propose(ProposeSet(()))
+    later = calls._runtime.now() + TELL_EVERY_S
+    calls._links.wanted.wait(b"another stream..", "others", 1, "none", later)
+    assert [record.streams for record in caplog.records] == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +183,7 @@ async def test_missing_servers_are_told_once_and_known_until_some_are_named(capl
 async def test_l1_who_is_needed_although_it_was_excluded_is_looked_for(found):
     few, learnt, leadership = NotEnoughServersError("0 besides s1"), [], Leadership()
     calls = calls_of(leadership, few, found, few)
-    calls._links = SimpleNamespace(learn=learnt.extend)
+    calls._links.learn = learnt.extend
     await calls.propose(ProposeSet(("s1",)))
     assert [server.host for server in learnt] == (["new"] if isinstance(found, Proposal) else [])
     await calls.propose(ProposeSet(()))
