@@ -26,6 +26,7 @@ from lunalog.cli.options import (
 from lunalog.cli.render import count, natural, show_rows
 from lunalog.cli.running import connected, note, past_return, run
 from lunalog.errors import AvailabilityError, LunalogError
+from lunalog.runtime import shown
 
 if TYPE_CHECKING:
     from lunalog.orchestrator.dev import DevCluster, DevDirectory
@@ -345,7 +346,7 @@ async def _states(settings: Settings) -> dict[str, dict[str, str]]:
     address = settings.cluster.removeprefix("lunalog://")
     found = {"master": {"state": "alive", "address": address}}
     for server in listed.servers:
-        where = f"{server.address.host}:{server.address.port}"
+        where = shown(server.address.address)
         found[server.address.member.server] = {"state": server.state, "address": where}
     return found
 

@@ -99,7 +99,9 @@ def from_os_error(error: OSError, what: str) -> LunalogError:
     """Map an error of the operating system, for `what` was tried."""
     import socket
 
-    reason = error.strerror or str(error)
+    from lunalog.runtime import plainly
+
+    reason = plainly(error)
     if isinstance(error.filename, str):
         reason = f"{error.filename}: {reason}"
     if isinstance(error, socket.gaierror):

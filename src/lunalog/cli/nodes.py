@@ -18,6 +18,7 @@ from lunalog import limits
 from lunalog.cli import exits
 from lunalog.cli.options import PORT, Number, Settings, refuse_cluster, without_cluster
 from lunalog.errors import BadAddressError, UsageError
+from lunalog.runtime import shown
 
 if TYPE_CHECKING:
     from lunalog.config import MasterConfig, ServerConfig
@@ -156,9 +157,9 @@ def server_command(
         try:
             await server.start()
         except OSError as error:
-            where = show((chosen.host, chosen.port))
+            where = shown((chosen.host, chosen.port))
             raise exits.from_os_error(error, f"cannot listen on {where}") from error
-        line = {"server": server.name, "address": show(server.address), "data": str(data)}
+        line = {"server": server.name, "address": shown(server.address), "data": str(data)}
         return Node("server_listening", line, server.stop, server.wait_left)
 
     arguments = (masters, *tls_arguments(chosen))
@@ -224,7 +225,7 @@ def master_command(
         store = SqliteStore(data / "metadata.sqlite", runtime)
         master = Master(runtime, store, chosen, orchestrator)
         await master.start()
-        line = {"address": show(master.address), "cluster": master.cluster, "data": str(data)}
+        line = {"address": shown(master.address), "cluster": master.cluster, "data": str(data)}
         return Node("master_listening", line, master.stop)
 
     return run_node(settings, start, pid_file, lifeline, network=network)
@@ -241,11 +242,6 @@ def parse_addresses(text: str) -> list[Address]:
     if not found:
         raise BadAddressError("no master address; nothing was started; use --masters HOST:PORT")
     return found
-
-
-def show(address: Address) -> str:
-    """Return an address as people write it."""
-    return f"{address[0]}:{address[1]}"
 
 
 class Node:

@@ -11,6 +11,7 @@ from lunalog.cli.options import Number, Settings, read_only, shared
 from lunalog.cli.render import count as count_of
 from lunalog.cli.render import natural, show_rows, size
 from lunalog.cli.running import ask, note
+from lunalog.runtime import shown
 from lunalog.wire.messages import ServerStatus
 
 
@@ -48,7 +49,7 @@ def server_row(server: ServerStatus) -> dict[str, Any]:
     return {
         "name": server.address.member.server,
         "state": server.state,
-        "address": f"{server.address.host}:{server.address.port}",
+        "address": shown(server.address.address),
         "incarnation": server.address.member.incarnation,
         "boot": server.boot,
         "pid": server.pid or None,

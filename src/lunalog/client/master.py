@@ -33,7 +33,7 @@ from lunalog.errors import (
     UsageError,
     WrongClusterError,
 )
-from lunalog.runtime import Address, Runtime, Tasks
+from lunalog.runtime import Address, Runtime, Tasks, shown
 from lunalog.types import Peer, StreamId, StreamView
 from lunalog.wire import codec, dialing
 from lunalog.wire.connection import HANDSHAKE_TIMEOUT_S, Connection, Handler
@@ -95,7 +95,7 @@ class MasterLink(Handler):
     @property
     def where(self) -> str:
         """The addresses, for people."""
-        return ", ".join(f"{host}:{port}" for host, port in self.addresses)
+        return ", ".join(map(shown, self.addresses))
 
     @property
     def is_connected(self) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from typing import Final
 
 from lunalog.config import MasterConfig
@@ -33,7 +32,7 @@ from lunalog.master.sessions import Sessions
 from lunalog.master.store import MetadataStore
 from lunalog.orchestrator.base import Orchestrator
 from lunalog.runtime import Address, Listener, Runtime, Tasks
-from lunalog.wire.dialing import acceptor
+from lunalog.wire.dialing import acceptor, cannot_listen
 from lunalog.wire.messages import Done, Health, ScaleServers, ServerList
 
 logger = logging.getLogger("lunalog.master")
@@ -174,12 +173,7 @@ class Master:
             )
             self._ending.push_async_callback(self._listener.close)
         except OSError as error:
-            number = error.errno or 0
-            why = os.strerror(number) if number > 0 else str(error)
-            raise UsageError(
-                f"cannot listen on {wanted[0]}:{wanted[1]}: {why}; nothing was started; "
-                "choose another --port, or end the process that listens there"
-            ) from error
+            raise cannot_listen(wanted, error) from error
 
     async def stop(self) -> None:
         """Stop listening, end what is under way, close the store.  Servers go on.  Idempotent.

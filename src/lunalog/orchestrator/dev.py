@@ -24,10 +24,11 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lunalog.errors import ClosedError, StorageError, UsageError
+from lunalog.errors import ClosedError, StorageError
 from lunalog.orchestrator.local import live_servers
 from lunalog.orchestrator.process import PidFile, PidRecord, live_owner, spawn
 from lunalog.runtime import Runtime, Tasks
+from lunalog.wire.dialing import cannot_listen
 
 logger = logging.getLogger("lunalog.orchestrator")
 
@@ -266,7 +267,4 @@ def free_port(host: str, port: int) -> int:
             found: int = probe.getsockname()[1]
             return found
     except OSError as error:
-        raise UsageError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; nothing was started; "
-            "choose another --port, or end the process that listens there"
-        ) from error
+        raise cannot_listen((host, port), error) from error

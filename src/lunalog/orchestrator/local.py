@@ -31,7 +31,7 @@ from typing import Any
 from lunalog.errors import StorageError, WrongClusterError
 from lunalog.orchestrator.base import LEFT_EXIT_CODE, ProcessInfo
 from lunalog.orchestrator.process import PidRecord, forget, live_owner, spawn
-from lunalog.runtime import Address, Runtime, Tasks
+from lunalog.runtime import Address, Runtime, Tasks, plainly, shown
 from lunalog.types import check_node_name
 
 logger = logging.getLogger("lunalog.orchestrator")
@@ -136,7 +136,7 @@ class LocalOrchestrator:
 
     async def start(self, cluster: str, master_address: Address) -> None:
         """Adopt what runs below the base directory and begin to look after it."""
-        self._masters = f"{master_address[0]}:{master_address[1]}"
+        self._masters = shown(master_address)
         for name in await self._blocking(self._open_base, cluster):
             server = self._servers[name] = LocalServer(name, self._base / name)
             server.adopted = await self._blocking(live_owner, server.pid_file)
@@ -227,7 +227,8 @@ class LocalOrchestrator:
             shutil.move(server.directory, retired / f"{server.name}-{number}")
         except OSError as error:
             raise StorageError(
-                f"{server.name} has ended, but {server.directory} cannot be moved aside: {error}"
+                f"{server.name} has ended, but {server.directory} cannot be moved aside: "
+                f"{plainly(error)}"
             ) from error
 
     async def stop(self, end_servers: bool) -> None:

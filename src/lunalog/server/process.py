@@ -23,7 +23,7 @@ from lunalog.config import ServerConfig
 from lunalog.core.held import SegmentReplica
 from lunalog.core.replica import Replica
 from lunalog.errors import NotActiveError, StorageError, WrongClusterError
-from lunalog.runtime import Address, Listener, Runtime, Tasks, to_the_end
+from lunalog.runtime import Address, Listener, Runtime, Tasks, plainly, to_the_end
 from lunalog.server import facts
 from lunalog.server.pull import Puller
 from lunalog.server.reads import Reads
@@ -328,7 +328,7 @@ class JournalServer:
             self.free_bytes = await self.runtime.offload(self.disk.free_bytes())
             self.total_bytes = await self.runtime.offload(self.disk.total_bytes())
         except OSError as error:
-            raise StorageError(f"cannot look at {self.disk.name}: {error}") from error
+            raise StorageError(f"cannot look at {self.disk.name}: {plainly(error)}") from error
 
     def take_rate(self) -> int:
         """Appended bytes a second since the last call."""

@@ -23,7 +23,7 @@ from lunalog.errors import (
     UsageError,
     WrongClusterError,
 )
-from lunalog.runtime import Address, to_the_end
+from lunalog.runtime import Address, shown, to_the_end
 from lunalog.server.commands import Commands
 from lunalog.storage import identity
 from lunalog.types import SegmentId, StreamId
@@ -112,7 +112,7 @@ class Registration:
         """Log what keeps the server from its master; the same again is not worth a warning."""
         level = logging.DEBUG if str(error) == self._told else logging.WARNING
         self._told = str(error)
-        logger.log(level, event, extra={"master": f"{master[0]}:{master[1]}", "why": str(error)})
+        logger.log(level, event, extra={"master": shown(master), "why": str(error)})
 
     # ------------------------------------------------------------------ registration
 

@@ -20,6 +20,7 @@ from lunalog.errors import (
     UsageError,
     WrongClusterError,
 )
+from lunalog.runtime import plainly
 from lunalog.storage.files import Disk
 
 VERSION: Final = 1
@@ -71,11 +72,11 @@ async def load(disk: Disk) -> Identity | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StorageError(f"cannot read {disk.name}/{NAME}: {error}") from error
+        raise StorageError(f"cannot read {disk.name}/{NAME}: {plainly(error)}") from error
     try:
         data = await file.read(0, 1 << 16)
     except OSError as error:
-        raise StorageError(f"cannot read {disk.name}/{NAME}: {error}") from error
+        raise StorageError(f"cannot read {disk.name}/{NAME}: {plainly(error)}") from error
     finally:
         await file.close()
     return parse(data, disk.name)
@@ -128,7 +129,7 @@ async def store(disk: Disk, identity: Identity) -> None:
         await disk.sync_directory()
     except OSError as error:
         kind = DiskFullError if error.errno == errno.ENOSPC else StorageError
-        raise kind(f"cannot write {disk.name}/{NAME}: {error}") from error
+        raise kind(f"cannot write {disk.name}/{NAME}: {plainly(error)}") from error
 
 
 def check(identity: Identity, *, cluster: str = "", name: str = "", where: str = "") -> None:

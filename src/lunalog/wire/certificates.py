@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from lunalog.errors import BadCertificateError, TlsError, UntrustedPeerError
-from lunalog.runtime import Address
+from lunalog.runtime import Address, shown
 
 OLDEST: Final = ssl.TLSVersion.TLSv1_3
 NOT_YET_VALID: Final = 9
@@ -182,7 +182,7 @@ def reason(error: Exception) -> str:
 
 def refused(error: ssl.SSLError, address: Address, authority: str) -> TlsError:
     """Put into words why the handshake with what listens at `address` failed."""
-    where = f"{address[0]}:{address[1]}"
+    where = shown(address)
     if isinstance(error, ssl.SSLCertVerificationError):
         why = _verdict(error, address[0], authority)
         return UntrustedPeerError(f"the certificate of {where} {why}; nothing was sent")

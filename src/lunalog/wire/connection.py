@@ -23,7 +23,7 @@ from lunalog.errors import (
     ServerUnavailableError,
     UnsupportedVersionError,
 )
-from lunalog.runtime import Runtime
+from lunalog.runtime import Runtime, plainly
 from lunalog.wire import codec
 from lunalog.wire.codec import Buffer, FramesHead, Kind
 from lunalog.wire.handler import Handler as Handler
@@ -245,7 +245,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell everybody who waits."""
-        self._end(PeerError(f"connection lost: {exc}" if exc else "connection closed by the peer"))
+        self._end(
+            PeerError(
+                f"connection lost: {plainly(exc)}" if exc else "connection closed by the peer"
+            )
+        )
 
     def _too_late(self) -> None:
         self.close(PeerError(f"no handshake within {HANDSHAKE_TIMEOUT_S:g} s"))

@@ -6,6 +6,7 @@ Source: docs/wire.md; N5, H1.
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 
 from lunalog.errors import (
@@ -13,8 +14,9 @@ from lunalog.errors import (
     CorruptFrameError,
     ServerUnavailableError,
     TlsMismatchError,
+    UsageError,
 )
-from lunalog.runtime import Address, Runtime
+from lunalog.runtime import Address, Runtime, plainly, shown
 from lunalog.wire.connection import HANDSHAKE_TIMEOUT_S, Connection, Handler
 from lunalog.wire.messages import Hello, Welcome
 from lunalog.wire.room import Room
@@ -43,18 +45,16 @@ async def dial(
             await opened
     except TimeoutError:
         connection.abort()
-        raise unreachable(
-            f"no answer from {address[0]}:{address[1]} within {timeout:g} s"
-        ) from None
+        raise unreachable(f"no answer from {shown(address)} within {timeout:g} s") from None
     except OSError as error:
-        raise unreachable(f"cannot reach {address[0]}:{address[1]}: {error}") from error
+        raise unreachable(f"cannot reach {shown(address)}: {plainly(error)}") from error
     except CorruptFrameError as error:
         raise CorruptFrameError(
-            f"what answers at {address[0]}:{address[1]} does not speak lunalog ({error}); "
+            f"what answers at {shown(address)} does not speak lunalog ({error}); "
             "nothing was changed: check the address"
         ) from error
     except TlsMismatchError as error:
-        raise TlsMismatchError(f"{address[0]}:{address[1]}: {error}") from error
+        raise TlsMismatchError(f"{shown(address)}: {error}") from error
     except asyncio.CancelledError:
         connection.abort()
         raise
@@ -62,6 +62,18 @@ async def dial(
         if opened.done() and not opened.cancelled():
             opened.exception()  # seen
     return connection
+
+
+def cannot_listen(address: Address, error: OSError) -> UsageError:
+    """Say that nobody may listen there, and what to try."""
+    instead = (
+        "choose another --port, or end the process that listens there"
+        if error.errno == errno.EADDRINUSE
+        else "choose another --host or --port"
+    )
+    return UsageError(
+        f"cannot listen on {shown(address)}: {plainly(error)}; nothing was started; {instead}"
+    )
 
 
 def acceptor(

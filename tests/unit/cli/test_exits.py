@@ -102,7 +102,9 @@ def test_errors_of_the_operating_system_are_typed():
     assert isinstance(mapped(errno.ENOSPC), DiskFullError)
     assert isinstance(mapped(errno.EIO), StorageError)
     nobody = exits.from_os_error(socket.gaierror(-2, "Name or service not known"), "cannot listen")
-    told = "cannot listen: Name or service not known; nothing was started; choose another --host"
+    told = (
+        "cannot listen: there is no host of that name; nothing was started; choose another --host"
+    )
     assert (str(nobody), nobody.exit_code) == (told, 1)
     named = exits.from_os_error(OSError(errno.ENOTDIR, "Not a directory", "/etc/hosts/x"), "start")
     assert str(named) == "start: /etc/hosts/x: Not a directory"

@@ -631,7 +631,7 @@ async def test_a_port_in_use_is_a_usage_error(started: Any) -> None:
     port = started.master.address[1]
     started.config = dataclasses.replace(started.config, port=port)
     started.store = type(started.store)()
-    with pytest.raises(UsageError, match="cannot listen"):
+    with pytest.raises(UsageError, match=f":{port}: Address already in use; .* another --port"):
         await started.start()
 
 

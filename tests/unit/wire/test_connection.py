@@ -249,7 +249,9 @@ def test_a_network_that_resets_is_an_end_like_any_other():
         asking = start(ours.request(Ping(), timeout=90.0))
         await asyncio.sleep(1)
         assert world.simulation.network.reset("harness", "harness") > 0
-        assert isinstance(await failed(asking), ServerUnavailableError)
+        lost = await failed(asking)
+        assert isinstance(lost, ServerUnavailableError)
+        assert str(lost).endswith("connection lost: the other side broke it off")
         await asyncio.sleep(1)
         assert len(mine.of("closed")) == len(world.theirs.of("closed")) == 1
 

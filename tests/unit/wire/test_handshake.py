@@ -1,6 +1,7 @@
 """The handshake: who speaks what to whom, and what a stranger can cost before it is over."""
 
 import asyncio
+import errno
 
 import pytest
 from tests.unit.wire.peers import HELLO, WELCOME, Recorder, World, play
@@ -17,6 +18,7 @@ from lunalog.errors import (
 from lunalog.wire import codec
 from lunalog.wire.codec import ENVELOPE, Kind
 from lunalog.wire.connection import BUFFER_BYTES_MIN, HANDSHAKE_TIMEOUT_S
+from lunalog.wire.dialing import cannot_listen
 from lunalog.wire.messages import Done, Hello, Ping, Welcome
 
 
@@ -204,10 +206,23 @@ def test_a_connection_that_is_open_outlives_the_deadline_of_its_handshake():
 @pytest.mark.parametrize("kind", [ServerUnavailableError, MasterUnavailableError])
 def test_nobody_there_is_told_as_what_was_dialled(kind):
     async def story(world: World) -> None:
-        with pytest.raises(kind, match="cannot reach harness:7000"):
+        with pytest.raises(kind, match=r"cannot reach harness:7000: nothing listens there$"):
             await world.dial(unreachable=kind)
 
     play(story)
+
+
+def test_where_nobody_may_listen_is_told_in_words_with_what_to_choose():
+    taken = cannot_listen(("::1", 7600), OSError(errno.EADDRINUSE, "for ('::1', 7600, 0, 0)"))
+    assert str(taken) == (
+        "cannot listen on [::1]:7600: Address already in use; nothing was started; "
+        "choose another --port, or end the process that listens there"
+    )
+    elsewhere = cannot_listen(("192.0.2.1", 7600), OSError(errno.EADDRNOTAVAIL, "x"))
+    assert str(elsewhere) == (
+        "cannot listen on 192.0.2.1:7600: Cannot assign requested address; nothing was started; "
+        "choose another --host or --port"
+    )
 
 
 def test_who_listens_and_says_nothing_is_given_up():
