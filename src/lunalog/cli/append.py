@@ -31,7 +31,11 @@ PENDING_MAX = 100_000
     is_flag=True,
     help="Each event comes behind its length (32 bit, little endian).",
 )
-@click.option("--wait", is_flag=True, help="Wait until nobody else leads the stream.")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Wait until nobody else leads the stream, for ever or as long as --timeout says.",
+)
 @click.option("--peer", metavar="NAME", help="Name to lead under.  [default: of host and process]")
 @shared
 @click.pass_obj

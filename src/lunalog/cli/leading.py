@@ -27,28 +27,31 @@ async def leading(
 ) -> AsyncIterator[StreamWriter]:
     """Lead `stream` for the time of the body.
 
-    Without `wait`, raises `NotLeaderError` naming who leads, if another one does, and
-    `DeadlineExceededError` when leadership does not come within `--timeout`.
+    Who waits does so for ever, or as long as `--timeout` says.  Without `wait`, raises `NotLeaderError`
+    naming who leads, if another one does.
+
+    Raises `DeadlineExceededError` when leadership does not come in time; nothing was done.
     """
+    limit_s = settings.timeout
     if not wait:
+        limit_s = limit_s or LONG_S
         await refuse_if_led(journal, stream, hint)
     elif sys.stderr.isatty():
         _, leader = await journal.state(stream)
         if leader is not None:
-            note(f"{stream} is led by {leader.name}; this waits for its turn")
+            most = f", for {limit_s:g} s at most" if limit_s else ""
+            note(f"{stream} is led by {leader.name}; this waits for its turn{most}")
     try:
-        async with journal.lead(stream, timeout=None if wait else time_of(settings)) as writer:
+        async with journal.lead(stream, timeout=limit_s) as writer:
             settings.has_begun = True
             yield writer
-    except DeadlineExceededError:
+    except DeadlineExceededError as error:
+        if settings.has_begun:
+            raise
         if not wait:
             await refuse_if_led(journal, stream, hint)  # another one was faster
-        raise
-
-
-def time_of(settings: Settings) -> float:
-    """Return how long leadership may take to come."""
-    return settings.timeout or LONG_S
+            raise
+        raise DeadlineExceededError(f"{error}; without --timeout this waits for ever") from None
 
 
 async def refuse_if_led(journal: SingleWriteJournal, stream: str, hint: str) -> None:

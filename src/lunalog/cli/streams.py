@@ -200,7 +200,11 @@ def delete_command(settings: Settings, stream: str, yes: bool) -> int:
 @click.command("truncate")
 @click.argument("stream")
 @click.argument("before", type=Number(int, 0))
-@click.option("--wait", is_flag=True, help="Wait until nobody else leads the stream.")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Wait until nobody else leads the stream, for ever or as long as --timeout says.",
+)
 @shared
 @click.pass_obj
 def truncate_command(settings: Settings, stream: str, before: int, wait: bool) -> None:
