@@ -21,7 +21,7 @@ travel with the error.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 FIELD_TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -38,7 +38,7 @@ class LunalogError(Exception):
 
     code: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False
-    maybe_applied: ClassVar[bool] = False
+    maybe_applied: bool = False
     exit_code: ClassVar[int] = 1
     by_code: ClassVar[dict[str, type[LunalogError]]] = {}
     carries: ClassVar[dict[str, tuple[type, ...]]] = {}
@@ -62,7 +62,16 @@ class LunalogError(Exception):
         self._fields = fields
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (type(self), self.message, self._fields))
+        return (
+            _rebuild,
+            (type(self), self.message, self._fields),
+            {"maybe_applied": self.maybe_applied},
+        )
+
+    def without_effect(self) -> Self:
+        """Say that this one certainly changed nothing, although others of its kind may have."""
+        self.maybe_applied = False
+        return self
 
     @property
     def fields(self) -> dict[str, Any]:

@@ -112,6 +112,13 @@ def test_who_may_be_applied_and_who_not():
     assert issubclass(FencedError, NotLeaderError)
 
 
+def test_one_that_certainly_changed_nothing_says_so_also_in_another_process():
+    error = DeadlineExceededError("late").without_effect()
+    for found in (error, copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert (str(found), found.maybe_applied) == ("late", False)
+    assert DeadlineExceededError("x").maybe_applied, "others of its kind may have changed something"
+
+
 def test_an_invariant_is_checked_also_without_asserts():
     InvariantError.check(True, "R4")
     with pytest.raises(InvariantError, match=r"R4: .'end': 3."):

@@ -51,7 +51,8 @@ async def leading(
         if not wait:
             await refuse_if_led(journal, stream, hint)  # another one was faster
             raise
-        raise DeadlineExceededError(f"{error}; without --timeout this waits for ever") from None
+        late = DeadlineExceededError(f"{error}; without --timeout this waits for ever")
+        raise late.without_effect() from None
 
 
 async def refuse_if_led(journal: SingleWriteJournal, stream: str, hint: str) -> None:

@@ -102,7 +102,7 @@ class LeadScope:
             raise DeadlineExceededError(
                 f"leadership of {self._name!r} did not come within {self._timeout:g} s "
                 f"({local.why_not_ready()}); nothing was done"
-            ) from None
+            ).without_effect() from None
 
     def _epoch_ended(self, _: object) -> None:
         if self._is_in_body and not self._is_lost and self._task is not None:

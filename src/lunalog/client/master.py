@@ -133,7 +133,7 @@ class MasterLink(Handler):
                 raise MasterUnavailableError(
                     f"no master answered at {self.where} within {limit:g} s ({self._last_error}); "
                     "nothing was changed: check the address, and that a master runs there"
-                )
+                ).without_effect()
             await asyncio.sleep(pause)
         self._connected(found)
         _ = self._tasks.start(self._keep(), f"master-link-{self.peer}")
@@ -287,7 +287,7 @@ class MasterLink(Handler):
             return MasterUnavailableError(
                 f"{what}: no master reached at {self.where} within {limit:g} s ({self._last_error}); "
                 "it was not sent, nothing was changed"
-            )
+            ).without_effect()
         kind = DeadlineExceededError if self.is_connected else MasterUnavailableError
         return kind(
             f"{what}: no answer from the master at {self.where} within {limit:g} s, asked "

@@ -82,6 +82,7 @@ async def test_a_wait_that_was_in_vain_is_out_of_time_and_nothing_has_begun(monk
             pass
     told = "leadership did not come within 3 s; without --timeout this waits for ever"
     assert (str(late.value), late.value.exit_code) == (told, exits.UNAVAILABLE)
+    assert not late.value.maybe_applied
     assert not settings.has_begun
     assert capsys.readouterr().err == (
         "orders is led by other; this waits for its turn, for 3 s at most\n"

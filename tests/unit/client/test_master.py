@@ -55,8 +55,9 @@ async def test_an_unreachable_master_is_told_within_the_connect_timeout(runtime,
     started = runtime.now()
     with pytest.raises(
         MasterUnavailableError, match=r"nowhere:1 within 0.3 s.*nothing was changed"
-    ):
+    ) as caught:
         await link.start()
+    assert not caught.value.maybe_applied
     assert runtime.now() - started < 0.5
 
 
@@ -116,8 +117,10 @@ async def test_a_silent_master_ends_in_a_deadline_that_names_the_doubt(link):
 
 async def test_a_master_that_went_away_is_told_as_unavailable(link, master):
     await master.stop()
-    with pytest.raises(MasterUnavailableError, match=r"nothing was changed|may still be applied"):
+    with pytest.raises(MasterUnavailableError) as caught:
         await link.request(GetServers(), timeout=0.05)
+    told = "may still be applied" if caught.value.maybe_applied else "nothing was changed"
+    assert told in str(caught.value)
     assert not link.is_connected
 
 

@@ -515,6 +515,7 @@ async def test_who_is_elected_in_vain_is_told_what_is_missing(bench):
     with pytest.raises(DeadlineExceededError, match="still recovers: 2 servers are needed") as told:
         await bench.scope(timeout=0.01).__aenter__()
     assert str(told.value).endswith("nothing was done")
+    assert not told.value.maybe_applied
 
 
 async def test_leadership_that_does_not_come_in_time(bench):
