@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LONG_S = 10.0
 """Default time limit of one question to the cluster."""
-PATIENCE_S = 1.0
+GRACE = 1.1
+"""So many times its time limit a question has at most: the client ends first, it knows better why."""
+PATIENCE_S = 0.2
 """After so long a silence people at a terminal want to know what it waits for."""
 
 
@@ -106,11 +108,11 @@ async def past_return() -> None:
 
 @contextlib.asynccontextmanager
 async def time_limit(settings: Settings, what: str) -> AsyncIterator[None]:
-    """Raise `DeadlineExceededError` when the body takes longer than `--timeout`."""
+    """Raise `DeadlineExceededError` when the body takes a little longer than `--timeout`."""
     import lunalog.client.journal  # noqa: F401  loading it is none of the cluster's time
 
     seconds = settings.timeout or LONG_S
-    limit = asyncio.timeout(seconds)
+    limit = asyncio.timeout(seconds * GRACE)
     try:
         async with limit:
             yield
@@ -136,19 +138,23 @@ async def connected(
 ) -> AsyncIterator[SingleWriteJournal]:
     """Connect to the cluster for the time of the body.
 
-    Tells people at a terminal when no master answers for a while, unless the caller asks again and
-    again.
+    Tells people at a terminal when no master answers for a while, and how long it is tried, unless the
+    caller asks again and again.
     """
     from lunalog import SingleWriteJournal
 
+    config = client_config(settings)
     opening = SingleWriteJournal.connect(
         settings.cluster,
         peer=peer_name("cli") if peer is None else peer,
-        config=client_config(settings),
+        config=config,
     )
     waiting = None
     if tells_waiting and not settings.is_json and sys.stderr.isatty():
-        text = f"no master answers yet: {settings.cluster}"
+        text = (
+            f"no master answers yet at {settings.cluster}; "
+            f"this goes on trying for {config.connect_timeout_ms / 1000:g} s"
+        )
         waiting = asyncio.get_running_loop().call_later(PATIENCE_S, note, text)
     async with contextlib.AsyncExitStack() as stack:
         try:
@@ -160,15 +166,12 @@ async def connected(
 
 
 def client_config(settings: Settings) -> Any:
-    """Settings of the client: environment, then `--timeout`.
-
-    The client gives up a little before `time_limit` does: it knows better what it waited for.
-    """
+    """Settings of the client: environment, then `--timeout`."""
     from lunalog.config import ClientConfig, load
 
     flags: dict[str, Any] = {}
     if settings.timeout is not None:
-        milliseconds = max(1, round(settings.timeout * 900))
+        milliseconds = max(1, round(settings.timeout * 1000))
         flags = {"operation_timeout_ms": milliseconds, "connect_timeout_ms": milliseconds}
     return load(ClientConfig, environment=os.environ, flags=flags)
 
