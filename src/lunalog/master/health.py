@@ -27,8 +27,14 @@ WARNINGS = {
 }
 
 
-def examine(metadata: Metadata, servers: Servers, commands: Commands, sessions: int) -> Health:
-    """Look at everything once."""
+def examine(
+    metadata: Metadata,
+    servers: Servers,
+    commands: Commands,
+    sessions: int,
+    wanted: int | None = None,
+) -> Health:
+    """Look at everything once; `wanted` is how many servers an orchestrator is to keep alive."""
     errors: list[str] = []
     warnings: list[str] = []
     states = {name: servers.status(name).state for name in servers.names()}
@@ -49,6 +55,10 @@ def examine(metadata: Metadata, servers: Servers, commands: Commands, sessions: 
         errors.append(f"server {name} holds stream {stream_id.hex()}, which nobody knows")
     errors += _told(ERRORS, found)
     warnings += [f"server {name} is lost" for name in lost]
+    missing = (wanted or 0) - (len(states) - len(leaving))
+    if missing > 0:
+        are = "is" if missing == 1 else "are"
+        warnings.append(f"{missing} of {wanted} wanted servers {are} not there yet")
     warnings += [
         f"server {name}: {server.trouble}"
         for name in servers.names()

@@ -231,11 +231,16 @@ class Master:
     def list_servers(self) -> ServerList:
         """All servers, in order of name."""
         found = tuple(self.servers.status(name) for name in self.servers.names())
-        return ServerList(found, self.metadata.wanted if self._orchestrator is not None else None)
+        return ServerList(found, self._wanted)
+
+    @property
+    def _wanted(self) -> int | None:
+        return self.metadata.wanted if self._orchestrator is not None else None
 
     def health(self) -> Health:
         """Look for trouble."""
-        found = health.examine(self.metadata, self.servers, self.commands, len(self.leases))
+        sessions = len(self.leases)
+        found = health.examine(self.metadata, self.servers, self.commands, sessions, self._wanted)
         if self.reconciler is None or not self.reconciler.trouble:
             return found
         warnings = (*found.warnings, f"orchestrator: {self.reconciler.trouble}")

@@ -56,6 +56,7 @@ class World:
         self.table = Table()
         self.unknown: dict[bytes, str] = {}
         self.overdue = 0
+        self.wanted: int | None = None
 
     def stream(self, name: str, opened: tuple[Member, ...], *sealed: Member) -> Stream:
         """Add a led stream of three copies, two to acknowledge, with these members of its segments."""
@@ -77,7 +78,7 @@ class World:
             count=lambda: self.overdue + 1,
         )
         metadata = SimpleNamespace(table=self.table)
-        return examine(metadata, self.servers, commands, 2)  # type: ignore[arg-type]
+        return examine(metadata, self.servers, commands, 2, self.wanted)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -146,6 +147,20 @@ def test_a_server_that_is_leaving_is_counted_apart_and_takes_no_segment(world: W
     assert (numbers["servers"], numbers["servers_alive"], numbers["servers_leaving"]) == (3, 2, 1)
     world.servers.known["s2"].is_leaving = True
     assert world.look().errors == ("too few servers are there to append to orders",)
+
+
+def test_servers_that_are_wanted_and_have_not_come_are_told(world: World) -> None:
+    """One that is lost is told as that; one that is leaving is none of them."""
+    world.wanted = 3
+    assert world.look().warnings == ()
+    world.wanted = 4
+    assert world.look().warnings == ("1 of 4 wanted servers is not there yet",)
+    world.servers.known["s1"].is_leaving = True
+    world.servers.lose(TWO)
+    assert world.look().warnings == (
+        "server s2 is lost",
+        "2 of 4 wanted servers are not there yet",
+    )
 
 
 def test_r11_a_server_that_cannot_leave_is_told(world: World) -> None:
