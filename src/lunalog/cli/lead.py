@@ -49,6 +49,8 @@ def lead_command(
 ) -> int:
     """Wait for leadership of STREAM, run CMD while it lasts, and exit with its code.
 
+    The wait has no end, unless --timeout is given: then the exit code is 5, and CMD was not run.
+
     CMD finds LUNALOG_STREAM and LUNALOG_EPOCH in its environment: the epoch is a fence token that only
     grows, for whoever it writes to.  When the epoch is lost CMD and its process group are ended
     (SIGTERM, then SIGKILL), and the exit code is 4.
