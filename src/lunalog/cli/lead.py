@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -59,6 +61,8 @@ def lead_command(
     lunalog lead backups -- ./backup.sh --full
     """
 
+    refuse_if_not_there(command[0])
+
     async def body() -> int:
         async with (
             connected(settings, peer_name("lead") if peer is None else peer) as journal,
@@ -74,6 +78,15 @@ def lead_command(
             return await run_child(command, environment, grace)
 
     return run(settings, body())
+
+
+def refuse_if_not_there(program: str) -> None:
+    """Raise `CommandError` for a program that cannot be run: its turn may be hours away."""
+    if shutil.which(program) is not None:
+        return
+    is_there = os.sep in program and Path(program).exists()
+    why, code = ("Permission denied", 126) if is_there else ("No such file or directory", 127)
+    raise exits.CommandError(f"cannot run {program}: {why}; nothing was run", code)
 
 
 async def run_child(command: Sequence[str], environment: dict[str, str], grace: float) -> int:

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from lunalog.cli.exits import CommandError
-from lunalog.cli.lead import run_child
+from lunalog.cli.lead import refuse_if_not_there, run_child
+from lunalog.cli.main import main
 from lunalog.orchestrator.process import start_time
 
 
@@ -27,6 +28,22 @@ async def test_a_command_that_is_not_there():
     with pytest.raises(CommandError, match="nothing was run") as caught:
         await run_child(("no-such-program-here",), dict(os.environ), 1)
     assert caught.value.exit_code == 127
+
+
+def test_a_command_that_cannot_be_run_waits_for_no_turn(tmp_path, capsys):
+    """No master is asked: the turn might come in hours."""
+    (tmp_path / "data").write_text("")
+    nobody = ("--cluster", "lunalog://127.0.0.1:1", "lead", "orders", "--")
+    assert main([*nobody, "no-such-program-here"]) == 127
+    assert main([*nobody, str(tmp_path / "nothing")]) == 127
+    assert main([*nobody, str(tmp_path / "data"), "--option"]) == 126
+    assert capsys.readouterr().err.splitlines() == [
+        "error: cannot run no-such-program-here: No such file or directory; nothing was run",
+        f"error: cannot run {tmp_path}/nothing: No such file or directory; nothing was run",
+        f"error: cannot run {tmp_path}/data: Permission denied; nothing was run",
+    ]
+    refuse_if_not_there("sh")
+    refuse_if_not_there(sys.executable)
 
 
 @pytest.mark.parametrize("is_stubborn", [False, True])
