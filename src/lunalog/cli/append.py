@@ -142,7 +142,9 @@ class Appending:
         text = f"appended {self.first}..{end - 1}" if self.acknowledged else "appended nothing"
         if self._is_done:
             return f"{text}, tail {end}"
-        text += f"; ended early: {self.acknowledged} of {self.sent} acknowledged"
+        text += "; ended early"
+        if self.sent:
+            text += f": {self.acknowledged} of {self.sent} acknowledged"
         unknown = sum(1 for future in self._pending if not is_refused(future))
         if unknown:
             text += f"; the fate of {unknown} more is not known: read from {end}"

@@ -60,7 +60,6 @@ def lead_command(
     \b
     lunalog lead backups -- ./backup.sh --full
     """
-
     refuse_if_not_there(command[0])
 
     async def body() -> int:

@@ -12,7 +12,7 @@ from lunalog.cli.leading import leading
 from lunalog.cli.options import Number, Settings, read_only, shared
 from lunalog.cli.render import count, echo, moment, natural, show_one, show_rows, size
 from lunalog.cli.running import ask, connected, note, peer_name, run, time_limit
-from lunalog.errors import AvailabilityError
+from lunalog.errors import AvailabilityError, UsageError
 
 if TYPE_CHECKING:
     from lunalog.client.journal import SingleWriteJournal
@@ -187,10 +187,13 @@ def delete_command(settings: Settings, stream: str, yes: bool) -> int:
         row = _summary(described.head)
         leader = f"led by {row['leader']}" if row["leader"] else "with no leader"
         segments = count(len(segment_rows(described)), "segment")
-        note(
+        text = (
             f"this would delete {stream}, {leader}, {segments} with events from {row['start']} on; "
             "nothing was changed; add --yes to do it"
         )
+        if settings.is_json:
+            raise UsageError(text)
+        note(text)
         return exits.USAGE
     ask(settings, f"delete {stream}", lambda journal: journal.delete_stream(stream))
     note(f"deleted {stream}")

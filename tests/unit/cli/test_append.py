@@ -106,6 +106,7 @@ async def test_the_events_before_a_bad_one_are_appended_and_counted():
     appending = Appending(StandInWriter(), LengthSplitter())
     with pytest.raises(PayloadTooLargeError):
         await appending.run(pipe(b"\xff\xff\xff\xff"))
+    assert appending.account() == "appended nothing; ended early"
 
 
 async def test_an_early_end_says_exactly_what_is_known():

@@ -62,6 +62,12 @@ def test_a_stream_is_made_described_listed_and_deleted(run: Run) -> None:
     assert [row["name"] for row in said(run("-o", "json", "ls"))] == ["orders", "orders/eu"]
     assert run("ls", "orders/")[1].splitlines()[-1].startswith("orders/eu")
     assert run("info", "nothing")[0] == 3
+    would = "this would delete orders/eu, with no leader, 0 segments with events from 0 on; "
+    would += "nothing was changed; add --yes to do it"
+    assert run("delete", "orders/eu") == (2, "", would + "\n")
+    code, out, err = run("-o", "json", "delete", "orders/eu")
+    told = {"error": "usage", "message": would, "maybe_applied": False, "exit_code": 2}
+    assert (code, out, json.loads(err)) == (2, "", told)
     code, out, err = run("delete", "orders/eu", "--yes")
     assert code == 0, err
     assert run("ls")[1].count("orders") == 1
