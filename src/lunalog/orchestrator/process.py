@@ -20,6 +20,7 @@ from typing import BinaryIO
 import msgspec
 
 from lunalog.errors import DirectoryLockedError, StorageError
+from lunalog.runtime import plainly
 
 EXIT_GRACE_S = 5.0
 """How long a process may take to end by itself after its lifeline closed."""
@@ -98,7 +99,8 @@ class PidFile:
             file = self._path.open("a+b")
         except OSError as error:
             raise StorageError(
-                f"cannot write {self._path}: {error.strerror or error}; nothing was started"
+                f"cannot write {self._path}: {plainly(error)}; nothing was started; use a directory "
+                "that can be written"
             ) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -56,7 +56,8 @@ async def lock(disk: Disk) -> None:
         ) from error
     except OSError as error:
         raise StorageError(
-            f"cannot use the directory {disk.name}: {error.strerror or error}; nothing was changed"
+            f"cannot use the directory {disk.name}: {plainly(error)}; nothing was changed; use one that "
+            "can be written"
         ) from error
 
 

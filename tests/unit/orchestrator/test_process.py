@@ -63,7 +63,8 @@ def test_what_cannot_be_started_or_written_is_a_storage_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"cannot write .*/file/log: "):
         spawn([sys.executable, "-c", ""], tmp_path / "file" / "log")
-    with pytest.raises(StorageError, match="nothing was started"):
+    told = r"x\.pid: File exists; nothing was started; use a directory that can be written"
+    with pytest.raises(StorageError, match=told):
         PidFile(tmp_path / "file" / "x.pid").take()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 import subprocess
 import sys
@@ -101,6 +102,7 @@ def test_a_failed_store_is_told_and_leaves_a_whole_identity(kind: str, code: int
     with pytest.raises(StorageError) as failed:
         drive(identity.store(disk, fresh))
     assert isinstance(failed.value, DiskFullError) == (code == errno.ENOSPC)
+    assert str(failed.value).endswith(f"/identity: {os.strerror(code)}")
     disk.crash(power=True)
     assert drive(identity.load(disk)) in (MINE, fresh)
 
@@ -110,7 +112,7 @@ def test_one_that_cannot_be_read_is_no_empty_directory(kind: str) -> None:
     disk = make()
     drive(identity.store(disk, MINE))
     disk.faults.fail_call(1, errno.EIO, kind)
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError, match=r"/identity: Input/output error$"):
         drive(identity.load(disk))
 
 
@@ -166,5 +168,6 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 
 def test_a_directory_that_cannot_be_one_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError):
+    told = r"/file: (File exists|Not a directory); nothing was changed; use one that can be written"
+    with pytest.raises(StorageError, match=told):
         drive(identity.lock(SystemDisk(tmp_path / "file")))
