@@ -270,7 +270,7 @@ class ServerLinks:
             name = link.server.member.server
             link.error = error
             link.retry_at = self.runtime.now() + link.backoff.next_s()
-            failed = ServerUnavailableError(f"cannot reach server {name}: {error}", server=name)
+            failed = ServerUnavailableError(f"server {name}: {error}", server=name)
             found.set_exception(failed)
             found.exception()  # seen, if nobody waits any more
         else:
