@@ -18,11 +18,10 @@ import msgspec
 from lunalog.config import ServerConfig
 from lunalog.runtime import Runtime
 from lunalog.storage import checkpoint, extents, ledger
-from lunalog.storage import format as layout
 from lunalog.storage.checkpoint import Contents
 from lunalog.storage.extents import name_of
 from lunalog.storage.files import Disk
-from lunalog.storage.format import BATCH_HEAD_BYTES, Flags, Position
+from lunalog.storage.format import Flags, Position
 from lunalog.storage.index import Index
 from lunalog.storage.ledger import Beginning, Ledger
 from lunalog.storage.records import (
@@ -33,6 +32,7 @@ from lunalog.storage.records import (
     UnknownRecord,
 )
 from lunalog.storage.replay import Replay, Replayed
+from lunalog.storage.scan import ExtentReader
 from lunalog.storage.writer import Put, Wal, failure
 
 Deliver = Callable[[Record, Damage | None], None]
@@ -94,7 +94,8 @@ class Boot:
             contents = await self._without_checkpoint(numbers, highest)
         self._may_have_lost = contents.may_have_lost
         replayed = await self._replay(contents, numbers, is_known=bool(contents.current))
-        was_never_used = highest == 0 and 1 in numbers and replayed.records == 0
+        is_bare = replayed.records == 0 and not replayed.damage
+        was_never_used = highest == 0 and 1 in numbers and is_bare
         if is_new or was_never_used:  # the first starts, until one comes to its checkpoint
             self._may_have_lost = False
             self._damage.clear()
@@ -108,24 +109,26 @@ class Boot:
 
     async def _without_checkpoint(self, numbers: list[int], highest: int) -> Contents:
         """Begin anew in an empty directory; else read all extents there are, and trust nothing."""
-        tag = int.from_bytes(self._runtime.random_bytes(8), "little")
-        for number in numbers:
-            if (found := await self._tag_of(number)) is not None:
-                tag = found
-                break
+        tag = await self._tag_of(numbers)
+        if tag is None:
+            tag = int.from_bytes(self._runtime.random_bytes(8), "little")
         may_have_lost = bool(numbers or highest)
         if may_have_lost:
             self._damage.append(Damage(checkpoint.name_of(highest), 0, 0, "no checkpoint is whole"))
         return Contents(highest, tag, [], 0, 1, 0, Position(), may_have_lost, [], [])
 
-    async def _tag_of(self, number: int) -> int | None:
-        file = await self._disk.open(name_of(number))
-        try:
-            data = await file.read(0, BATCH_HEAD_BYTES)
-        finally:
-            await file.close()
-        head = layout.parse_batch_head(data, 0, number, 0)
-        return None if head is None else head.tag
+    async def _tag_of(self, numbers: list[int]) -> int | None:
+        """Find the tag of this log: where an extent begins, or where those are damaged in any header."""
+        for is_search in (False, True):
+            for number in numbers:
+                reader = await ExtentReader.open(self._disk, number, None)
+                try:
+                    head = await (reader.search(0) if is_search else reader.head(0))
+                finally:
+                    await reader.close()
+                if head is not None:
+                    return head.tag
+        return None
 
     async def _replay(self, contents: Contents, numbers: list[int], *, is_known: bool) -> Replayed:
         checkpoint.restore(contents, self._index)

@@ -17,9 +17,9 @@ RETRY_BYTES: Final = 4096
 
 
 class ExtentReader:
-    """One extent open for reading, through a window."""
+    """One extent open for reading, through a window; without a tag, that of any log."""
 
-    def __init__(self, file: File, number: int, size: int, tag: int) -> None:
+    def __init__(self, file: File, number: int, size: int, tag: int | None) -> None:
         self._file = file
         self.number = number
         self.size = size
@@ -30,7 +30,7 @@ class ExtentReader:
         self._window = b""
 
     @classmethod
-    async def open(cls, disk: Disk, number: int, tag: int) -> ExtentReader:
+    async def open(cls, disk: Disk, number: int, tag: int | None) -> ExtentReader:
         """Open an extent; raises `OSError`."""
         file = await disk.open(name_of(number))
         return cls(file, number, await file.size(), tag)
@@ -68,7 +68,7 @@ class ExtentReader:
         """Read the batch header at `offset`, if one of this log is there."""
         data = await self.get(offset, BATCH_HEAD_BYTES)
         found = layout.parse_batch_head(data, 0, self.number, offset)
-        return found if found is not None and found.tag == self.tag else None
+        return found if found is not None and self.tag in {None, found.tag} else None
 
     async def body(self, head: BatchHead) -> Body:
         """Read the records of a batch."""

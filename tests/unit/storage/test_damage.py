@@ -221,6 +221,30 @@ def test_what_was_lost_is_remembered_until_it_is_answered_for(world: LogWorld) -
     assert not world.owner.log.may_have_lost
 
 
+@pytest.mark.parametrize("at", ["first batch", "promise", "its header"])
+def test_r18_the_only_promise_of_a_young_log_is_damaged_and_its_checkpoint_is_lost(
+    world: LogWorld, at: str
+) -> None:
+    """Nothing can be read of it then: it is no log that was never used."""
+
+    async def story(owner: Owner) -> None:
+        owner.promise(OTHER, 5)
+        await owner.log.flush()
+        await asyncio.sleep(0.2)
+
+    world.live(story, close=False)
+    world.node.crash(power=True)
+    name = "extent-0000000001.wal"
+    data = world.disk.directory.find(name).durable.read(0, SMALL.extent_bytes)
+    body = data.find(OTHER)
+    places = {"first batch": 20, "promise": body, "its header": body - RECORD_HEAD_BYTES}
+    world.disk.lose("checkpoint-0000000001")
+    world.disk.flip(name, places[at])
+    world.live(check_or_unknown)
+    assert world.owner.log.damage
+    assert world.owner.log.may_have_lost
+
+
 async def check_or_unknown_frames(owner: Owner) -> None:
     for key in owner.memory.ends:
         assert await read_all(owner, key) == set()
