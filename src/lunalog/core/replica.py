@@ -253,7 +253,11 @@ class Replica:
             held.durable = min(held.durable, row.end)
             held.chain = row.chain
             held.recent = None
-        held.unknown = tuple((a, min(b, row.end)) for a, b in held.unknown if a < row.end)
+        if held.first > row.first:  # damage has taken its OPEN record, and frames behind it (R18)
+            held.unknown += ((max(row.first, state.trimmed_before), held.first),)
+            held.first = row.first
+        cut = tuple((a, min(b, row.end)) for a, b in held.unknown)
+        held.unknown = tuple((a, b) for a, b in cut if a < b)
         return held, is_new
 
     def pulled(

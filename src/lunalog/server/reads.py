@@ -124,8 +124,7 @@ class Reads:
         message = asked.message
         promise = message.promise or NO_PROMISE
         if held is not None and message.start < held.durable:
-            if any(first <= message.start < end for first, end in held.unknown):
-                raise UnknownDataError(f"{message.start} of segment {held.id} is damaged here")
+            _check_known(held, message.start)
             self._send(asked, held, held.durable)
             return
         if state is None or state.synced_promise != promise:
@@ -196,22 +195,22 @@ class Reads:
                 found = await self._server.log.read(
                     message.stream, held.id, message.start, self._bytes_max(message), limit
                 )
+                if not found:
+                    _check_known(held, message.start)
+                    raise GoneError(f"{message.start} is not here any more")
                 before = held.start_chain
-                if found and message.promise is not None:
+                if message.promise is not None:
                     before = await self.chain_before(message.stream, held, found[0][0].first)
         except LunalogError as error:
             if isinstance(error, UnknownDataError):
                 self._server.note_damage()
             asked.fail(error)
-            return
-        if not found:
-            asked.fail(GoneError(f"{message.start} is not here any more"))
         else:
             self._reply(asked, held, found, before)
 
     async def chain_before(self, stream: StreamId, held: SegmentReplica, first: Sequence) -> int:
         """Return the chain before the frame at `first`."""
-        if first == held.first:
+        if first == held.first and held.is_opened:  # else nobody has told where it begins
             return held.start_chain
         if held.base is not None and held.base[0] == first:
             return held.base[1]
@@ -305,6 +304,12 @@ class Reads:
                 self._waiting[held] = left
             else:
                 del self._waiting[held]
+
+
+def _check_known(held: SegmentReplica, start: Sequence) -> None:
+    """Raise `UnknownDataError` where damage is known, which is no answer (R18)."""
+    if any(first <= start < end for first, end in held.unknown):
+        raise UnknownDataError(f"{start} of segment {held.id} is damaged here")
 
 
 def _queue_of(asked: _Asked) -> tuple[Connection, bool]:

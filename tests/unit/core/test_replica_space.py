@@ -64,6 +64,27 @@ def test_r21_the_leader_of_a_sealed_segment_appends_no_more_to_it() -> None:
         open_in(replica)
 
 
+@pytest.mark.parametrize(
+    ("trimmed", "unknown"), [(0, ((100, 102),)), (101, ((101, 102),)), (103, ())]
+)
+def test_r21_a_replica_that_lost_where_its_segment_begins_is_not_complete(
+    trimmed: int, unknown: tuple[tuple[int, int], ...]
+) -> None:
+    """R18: its OPEN record and the first frames were damaged; what the chain proves is the end only."""
+    replica = make()
+    for sequence in (102, 103, 104):
+        span, chain = (sequence, sequence + 1), chain_at(sequence + 1)
+        replica.held_frame(STREAM, SEGMENT, 0, chain, span, crc_of(sequence), is_damaged=False)
+    replica.settled()
+    if trimmed:
+        replica.trim(STREAM, trimmed, 1)
+    held, _ = replica.certify(certificate(105))
+    assert (held.first, held.end, held.unknown) == (FIRST, 105, unknown)
+    assert held.is_complete == (not unknown)
+    replica.certify(certificate(105, version=2))
+    assert held.unknown == unknown
+
+
 def test_r21_a_certificate_again_changes_nothing() -> None:
     replica = make()
     filled(replica)

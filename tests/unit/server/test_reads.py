@@ -41,6 +41,7 @@ from lunalog.wire.messages import (
     AskLeader,
     Certified,
     Certify,
+    CertifyCommand,
     Check,
     CloseSlot,
     Done,
@@ -377,6 +378,43 @@ def test_r18_damage_is_neither_present_nor_absent(run: Run) -> None:
         with pytest.raises(UnknownDataError):  # its chain needs the frame before it
             await leader.read(FIRST + 8, promise=Promise(2, BOB), bytes_max=1)
         assert world.server.report().counters["damaged_ranges"] == 1
+
+    run(story)
+
+
+def test_r18_a_witness_that_lost_where_its_segment_begins_vouches_for_no_more(run: Run) -> None:
+    """Its OPEN record and its first frame are damaged: it is not complete, and knows no chain there."""
+
+    async def story(world: World) -> None:
+        leader = await world.begin()
+        await leader.open()
+        for _ in range(5):
+            leader.append(2)
+            await leader.acked(leader.end)
+        await asyncio.sleep(0.2)
+        made, disk = leader.frames, world.node().disk()
+        name = next(n for n in disk.directory.names if n.endswith(".wal"))
+        data = disk.directory.find(name).cached.read(0, 1 << 16)
+        disk.flip(name, data.find(STREAM))
+        disk.flip(name, data.find(made[0]) - 8)
+        world.master.fresh = 2
+        leader = await world.again(power=True, tail_cache_bytes=0)
+        assert world.master.registrations[-1].may_have_lost
+        start, promise = FIRST + 2, Promise(1, ANN)
+        with pytest.raises(UnknownDataError):  # nobody has told it the chain before its first frame
+            await leader.read(start, promise=promise)
+        head, found = await leader.read(start + 2, promise=promise)
+        assert (head.chain, found) == (chain_behind(made[:2]), made[2:])
+        world.master.commands["server"] = [CertifyCommand(1, world.certificate(made), ())]
+        for _ in range(3):  # as it was told, from its record, from a checkpoint
+            await world.until(lambda: world.master.facts()[STREAM, SEGMENT].state == "sealed")
+            world.master.commands.clear()
+            assert (await leader.read(start))[1] == made[1:]
+            for asks in (None, promise):
+                with pytest.raises(UnknownDataError):
+                    await leader.read(FIRST, promise=asks)
+            leader = await world.again(power=True)
+        assert not world.master.confirmed
 
     run(story)
 
