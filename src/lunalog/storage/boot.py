@@ -105,7 +105,7 @@ class Boot:
         wal = await self._take_over(replayed, last + 1)
         self._report_gaps()
         beginning = Beginning(last + 1, replayed.number, replayed.before)
-        return await self._checkpoint(contents, replayed, highest, wal, beginning)
+        return await self._checkpoint(contents, replayed, wal, beginning)
 
     async def _without_checkpoint(self, numbers: list[int], highest: int) -> Contents:
         """Begin anew in an empty directory; else read all extents there are, and trust nothing."""
@@ -206,12 +206,11 @@ class Boot:
         self,
         contents: Contents,
         replayed: Replayed,
-        highest: int,
         wal: Wal,
         beginning: Beginning,
     ) -> Booted:
         book = Ledger(self._index, replayed.tag)
-        book.number = max(highest, contents.number)
+        book.number = contents.number  # the next one replaces what is damaged: two are whole again
         lost = {damage.file for damage in self._damage if damage.what == "file is lost"}
         book.notes = {
             note.number: note for note in contents.extents if name_of(note.number) not in lost

@@ -200,6 +200,23 @@ def test_both_checkpoints_lost_is_a_lost_promise_and_no_lost_frame(world: LogWor
     assert world.node.failure is None
 
 
+@pytest.mark.parametrize("kind", ["flipped", "lost"])
+def test_r29_one_bad_checkpoint_after_another_loses_nothing(world: LogWorld, kind: str) -> None:
+    """Each start leaves two whole ones, whatever it found."""
+    store_of(world)
+    before = essence(world.owner.replica)
+    for _ in range(3):
+        name = max(n for n in world.disk.directory.names if n.startswith("checkpoint"))
+        if kind == "lost":
+            world.disk.lose(name)
+        else:
+            world.disk.flip(name, 50)
+        world.live(lambda owner: owner.check(), close=False)
+        assert not world.owner.log.may_have_lost
+        assert essence(world.owner.replica) == before
+        world.node.crash(power=True)
+
+
 def test_what_was_lost_is_remembered_until_it_is_answered_for(world: LogWorld) -> None:
     """R18: a crash before the new incarnation is durable must not hide the loss."""
     store_of(world)
