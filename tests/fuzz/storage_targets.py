@@ -135,9 +135,7 @@ def run_batch(data: bytes) -> bool:
 def _batch(data: bytes) -> bool:
     extent = int.from_bytes(data[16:24], "little")
     head = layout.parse_batch_head(data, 0, extent, 0)
-    guess = layout.BatchHead(0, TAG, extent, 0, 0, 1, 0, Position(), Position(), 0, 0, 0, 0, 0)
-    view = memoryview(data)[BATCH_HEAD_BYTES:]
-    layout.salvage_body(view, guess)
+    layout.salvage(memoryview(data), TAG, extent, 0)
     if head is None:
         return False
     body = layout.decode_body(memoryview(data)[BATCH_HEAD_BYTES : head.size], head)

@@ -254,7 +254,7 @@ class Body(msgspec.Struct, gc=False):
 def decode_body(body: memoryview, head: BatchHead) -> Body:
     """Read the records behind a batch header; `body` is what follows it, up to the batch's end."""
     start = head.offset + BATCH_HEAD_BYTES
-    found, records_crc, at = _walk(body[: head.used - BATCH_HEAD_BYTES], head, head.count)
+    found, records_crc, at = _walk(body[: head.used - BATCH_HEAD_BYTES], head)
     is_complete = (
         len(found) == head.count
         and at == head.used - BATCH_HEAD_BYTES
@@ -269,20 +269,30 @@ def decode_body(body: memoryview, head: BatchHead) -> Body:
     return Body(found, is_whole, is_complete, start + at)
 
 
-def salvage_body(body: memoryview, head: BatchHead) -> list[Found]:
-    """Read what records there are behind a header that is lost; `head` holds guesses.
+def salvage(buffer: memoryview, tag: int, extent: int, offset: int) -> list[Found]:
+    """Read what records there are in batches whose headers are lost; `buffer` begins with such a one.
 
-    Each header tells its own place, so none is taken for another.
+    Each record tells its own place, so none is taken for another; it lies behind the others of its
+    batch, and the first of each where a batch may begin.
     """
-    return _walk(body, head, -1)[0]
+    found: list[Found] = []
+    seed = record_seed(tag)
+    block = 0
+    while block < len(buffer):
+        at, end = block + BATCH_HEAD_BYTES, block + 1
+        while (record := parse_record(buffer, at, seed, extent, offset + at)) is not None:
+            found.append(record)
+            at = end = record.end - offset
+        block = end + -end % BLOCK_BYTES
+    return found
 
 
-def _walk(body: memoryview, head: BatchHead, count: int) -> tuple[list[Found], int, int]:
+def _walk(body: memoryview, head: BatchHead) -> tuple[list[Found], int, int]:
     found: list[Found] = []
     records_crc = at = 0
     seed = record_seed(head.tag)
     start = head.offset + BATCH_HEAD_BYTES
-    while len(found) != count:
+    while len(found) != head.count:
         record = parse_record(body, at, seed, head.extent, start + at, head.number)
         if record is None:
             break

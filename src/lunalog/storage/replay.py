@@ -94,6 +94,8 @@ class Replay:
         self._before = before
         self._readers: list[ExtentReader] = []
         self._openings: dict[int, BatchHead] = {}
+        self._used = {floor.extent} if floor.offset else set()
+        """Extents of which something says that batches in them were synced."""
         self._kept: list[Kept] = []
         self._kept_bytes = 0
         self._start_before = before or 0
@@ -108,7 +110,7 @@ class Replay:
     async def run(self, numbers: list[int]) -> Replayed:
         """Read the extents `numbers`, in order; raises `StorageError` if the end is unreadable."""
         try:
-            for number in numbers:
+            for number in reversed(numbers):
                 await self._survey(number)
             self._check_beginning()
             end = Position(self._current, 0)
@@ -122,34 +124,36 @@ class Replay:
     # ------------------------------------------------------------ before reading
 
     async def _survey(self, number: int) -> None:
-        """Open an extent, and see whether its first batch may be believed."""
+        """Open an extent, and see whether its first batch may be believed; later ones come first.
+
+        Without a whole header it is blank, unless something says that batches of it were synced: then
+        what they carried is read by itself.
+        """
         try:
             reader = await ExtentReader.open(self._disk, number, self._tag)
         except OSError as error:
             raise StorageError(f"cannot read {name_of(number)}: {error}") from error
         first = await reader.search(0)
-        if first is None:
-            if reader.unreadable:
-                await reader.close()
-                raise StorageError(f"cannot read the beginning of {name_of(number)}")
+        if first is None and reader.unreadable:
             await reader.close()
-            self._blank.append(number)
-            return
-        if first.offset == 0:
+            raise StorageError(f"cannot read the beginning of {name_of(number)}")
+        is_blank = first is None
+        if first is not None and first.offset == 0:
             is_good = (await reader.body(first)).is_whole
             if is_good or await reader.search(first.end) is not None:
                 self._openings[number] = first
-            elif number > self._current:
-                await reader.close()
-                self._blank.append(number)  # torn before it was ever synced
-                return
-        self._readers.append(reader)
+                self._used |= {p.extent for p in (first.synced_to, first.previous) if p.offset}
+            else:
+                is_blank = number > self._current  # torn before it was ever synced
+        if is_blank and number not in self._used and number >= self._floor.extent:
+            await reader.close()
+            self._blank.append(number)
+        else:
+            self._readers.insert(0, reader)
 
     def _check_beginning(self) -> None:
         first = self._readers[0].number if self._readers else None
-        if self._current in self._blank and self._floor > Position(self._current, 0):
-            self._lose(name_of(self._current), 0, self._floor.offset, "nothing is left of it")
-        if first == self._current or self._current in self._blank or self._before is None:
+        if first == self._current or self._before is None:
             return
         opening = self._openings.get(first) if first is not None else None
         # A takeover names the batch before all it carried: several may have followed each other.
@@ -324,13 +328,13 @@ class Replay:
         end = stop
         if after and after[0].extent == reader.number:
             end = min(end, after[0].offset)
-        data = await reader.get(offset + BATCH_HEAD_BYTES, end - offset - BATCH_HEAD_BYTES)
-        guess = BatchHead(
-            0, self._tag, reader.number, offset, 0, self._number, 0,
-            Position(), Position(), 0, 0, 0, 0, 0,
-        )  # fmt: skip
-        self._deliver_damaged(name, reader.number, layout.salvage_body(data, guess))
-        self._lose(name, offset, end, "batch header is damaged")
+        data = await reader.get(offset, end - offset)
+        found = layout.salvage(data, self._tag, reader.number, offset)
+        self._deliver_damaged(name, reader.number, found)
+        is_there = bool(offset or found)
+        self._lose(
+            name, offset, end, "batch header is damaged" if is_there else "nothing is left of it"
+        )
         self._before = None
         return end
 

@@ -183,12 +183,23 @@ def test_a_damaged_record_header_ends_what_can_be_read() -> None:
     assert body.stopped == batch.offsets[1]
 
 
-def test_records_are_salvaged_behind_a_lost_header() -> None:
-    records: list[Record] = [frame_record(100, 1, 30), MarkRecord(STREAM, SEGMENT, 101)]
-    data = encode(records)
-    guess = msgspec.structs.replace(decode(data)[0], count=0, used=0, size=0)
-    found = layout.salvage_body(memoryview(data)[BATCH_HEAD_BYTES:], guess)
-    assert [f.record for f in found] == records
+@pytest.mark.parametrize("size", [30, 2 * BLOCK_BYTES, 2 * BLOCK_BYTES - 200])
+def test_records_are_salvaged_behind_lost_headers(size: int) -> None:
+    """All of a batch, and of the next ones: also where a record of one is damaged."""
+    data, expected = b"", []
+    for n in range(3):
+        records: list[Record] = [frame_record(100 + n, 1, size), MarkRecord(STREAM, SEGMENT, 101)]
+        place = msgspec.structs.replace(PLACE, offset=OFFSET + len(data), number=PLACE.number + n)
+        batch = layout.encode(place, records)
+        encoded = bytearray(b"".join(batch.buffers))
+        encoded[20] ^= 1
+        if n == 1:
+            encoded[batch.offsets[1] - place.offset + 9] ^= 1
+        data += encoded
+        expected += records[: 1 if n == 1 else 2]
+    found = layout.salvage(memoryview(data), TAG, EXTENT, OFFSET)
+    assert [f.record for f in found] == expected
+    assert layout.salvage(memoryview(data), TAG + 1, EXTENT, OFFSET) == []
 
 
 @pytest.mark.parametrize(

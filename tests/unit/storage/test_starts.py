@@ -126,6 +126,21 @@ def test_a_damaged_batch_header_gives_its_frames_back(world: LogWorld) -> None:
     assert world.owner.log.may_have_lost
 
 
+@pytest.mark.parametrize("which", [slice(10, 13), slice(None)], ids=["some", "all"])
+def test_damaged_batch_headers_one_behind_another_give_their_frames_back(
+    world: LogWorld, which: slice
+) -> None:
+    """Also where no header of the extent is left: it is no blank one, and stays as a witness."""
+    batches = build(world)
+    name = newest(world)
+    for at in batches[which]:
+        world.disk.flip(name, at + 30)
+    assert start(world) == set()
+    assert [d.what for d in world.owner.log.damage] == ["batch header is damaged"]
+    assert world.owner.log.may_have_lost
+    assert start(world) == set()
+
+
 def test_a_damaged_record_header_may_hide_a_promise(world: LogWorld) -> None:
     batches = build(world)
     world.disk.flip(newest(world), batches[10] + BATCH_HEAD_BYTES + 20)
