@@ -299,19 +299,22 @@ def block_bytes(count: int) -> int:
 
 
 def decode_block(buffer: Buffer, run: Run) -> Block | None:
-    """Read the block of `run`; none if it is damaged or another one's."""
-    if len(buffer) != block_bytes(run.count):
+    """Read the block of `run`; none if it is damaged or another one's.
+
+    On a worker: meanwhile the run may be forgotten, which takes its count.
+    """
+    count, owner = run.count, run.owner
+    if not count or len(buffer) != block_bytes(count):
         return None
     if CRC.unpack_from(buffer, len(buffer) - CRC.size)[0] != crc32c(buffer[: -CRC.size]):
         return None
-    owner = run.owner
-    expected = (
-        MAGIC, run.count, owner.stream, owner.segment.epoch, owner.segment.n, run.extent,
-    )  # fmt: skip
+    expected = (MAGIC, count, owner.stream, owner.segment.epoch, owner.segment.n, run.extent)
     if HEAD.unpack_from(buffer) != expected:
         return None
-    middle = HEAD.size + 8 * run.count
-    return Block(_array(buffer[HEAD.size : middle]), _array(buffer[middle : -CRC.size]))
+    middle = HEAD.size + 8 * count
+    block = Block(_array(buffer[HEAD.size : middle]), _array(buffer[middle : -CRC.size]))
+    is_its = (block.firsts[0], block.offsets[0]) == (run.first, run.offset)
+    return block if is_its and block.firsts[-1] < run.end else None
 
 
 def _little(values: array[int]) -> bytes:

@@ -219,6 +219,19 @@ def test_another_runs_block_is_not_taken() -> None:
     assert indexes.decode_block(indexes.encode_block(run, run.block), other) is None
 
 
+def test_a_block_of_another_run_of_the_same_extent_is_not_taken() -> None:
+    """An older sidecar has other runs in these places: a gap before them, or frames since forgotten."""
+    index, key = Index(), (STREAM, SEGMENT)
+    for number, first in enumerate((10, 12, 20, 22, 30)):
+        index.add(frame(key, first, 2), 4, 112 + 200 * number)
+    one, two, _ = index.filled(4)
+    for run, other in ((one, two), (two, one)):
+        assert run.block is not None
+        data = indexes.encode_block(run, run.block)
+        assert indexes.decode_block(data, run) == run.block
+        assert indexes.decode_block(data, other) is None
+
+
 def test_a_single_frame_needs_no_block() -> None:
     run = run_of(1)
     assert run.firsts is None
