@@ -178,13 +178,18 @@ class FrameReader:
         except OSError:
             return None
         try:
-            head = await reader.search(0)
-            while head is not None:
-                body = await reader.body(head)
-                for record, offset in _frames_of(body.found, run):
+            at, size = 0, reader.size
+            while at < size:
+                head = await reader.search(at)
+                end = size if head is None else head.offset
+                found = layout.salvage(await reader.get(at, end - at), self._tag, run.extent, at)
+                if head is not None:
+                    found += (await reader.body(head)).found
+                    end = head.end
+                for record, offset in _frames_of(found, run):
                     if record.head.first > run.first and record.head.first >= made.end:
                         made.append(record.head.first, record.head.end, offset)
-                head = await reader.search(head.end)
+                at = end
         finally:
             await reader.close()
         return made.block

@@ -165,6 +165,25 @@ def test_r18_a_frame_and_the_sidecar_that_knew_it_are_damaged(world: LogWorld) -
     assert len(unknown) == len(places) - 1 > 2
 
 
+def test_frames_are_found_where_sidecar_and_batch_headers_are_damaged(world: LogWorld) -> None:
+    """They are whole, and tell their places themselves."""
+    store_of(world)
+    world.config = replace(SMALL, tail_cache_bytes=0)
+    name, sidecar = "extent-0000000001.wal", "extent-0000000001.index"
+    data = world.disk.directory.find(name).durable.read(0, SMALL.extent_bytes)
+    places = [at for at in range(0, len(data), 512) if data.startswith(b"LLB1", at)]
+
+    async def story(owner: Owner) -> None:
+        world.disk.flip(sidecar, 50)
+        for at in places[1:]:
+            world.disk.flip(name, at + 20)
+        assert await read_all(owner, (STREAM, SEGMENT)) == set()
+        assert owner.log.damage == []
+
+    assert len(places) > 3
+    world.live(story)
+
+
 def test_a_file_that_cannot_be_opened_ends_the_start_and_the_next_one_finds_all(
     world: LogWorld,
 ) -> None:
