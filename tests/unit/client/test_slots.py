@@ -326,7 +326,8 @@ async def test_links_say_why_there_is_no_connection() -> None:
     with pytest.raises(ServerUnavailableError, match="no address of server s1"):
         await links.connection_to("s1")
     nowhere = ServerAddress(MEMBER, "nowhere", 1)
-    with pytest.raises(ServerUnavailableError, match=r"^server s1: cannot reach [^:]*:\d+: nothing listens there$"):
+    why = r"^server s1: cannot reach [^:]*:\d+: nothing listens there$"
+    with pytest.raises(ServerUnavailableError, match=why):
         await links.connection(nowhere)
     link_of(links).retry_at = links.runtime.now() + 60.0
     with pytest.raises(ServerUnavailableError, match="a moment ago"):
