@@ -18,6 +18,7 @@ import queue
 import random
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -242,6 +243,8 @@ NAME_WORDS: Final = {
 
 def plainly(error: BaseException) -> str:
     """Say in words what the system, or a loop, tells with numbers and addresses in brackets."""
+    if isinstance(error, ssl.SSLError):  # an `OSError` with numbers of its own
+        return str(error)
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, socket.gaierror):
         return NAME_WORDS.get(number or 0, error.strerror or str(error))

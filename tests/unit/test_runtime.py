@@ -4,6 +4,7 @@ import asyncio
 import errno
 import inspect
 import socket
+import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -380,6 +381,8 @@ def test_why_nobody_can_be_reached_is_said_in_words(loop_of, host, words):
         (socket.gaierror(socket.EAI_FAMILY, "ai_family not supported"), "ai_family not supported"),
         (OSError("('\\0', 1) is no address"), "('\\0', 1) is no address"),
         (ValueError("as it is"), "as it is"),
+        (ssl.SSLError(1, "[SSL: DECRYPTION_FAILED] bad record mac"),
+         str(ssl.SSLError(1, "[SSL: DECRYPTION_FAILED] bad record mac"))),
     ],
 )  # fmt: skip
 def test_errors_of_the_system_are_said_in_words(error, words):
