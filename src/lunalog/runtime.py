@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import queue
 import random
-import re
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from lunalog.errors import InvariantError, LunalogError
 
@@ -225,39 +222,6 @@ class Tasks:
             task.cancel()
         if tasks:  # to await one of them would take a cancellation of ours for the end of it
             await asyncio.wait(tasks)
-
-
-# ---------------------------------------------------------------- for people
-
-WORDS: Final = {
-    errno.ECONNREFUSED: "nothing listens there",
-    errno.ECONNRESET: "the other side broke it off",
-    errno.ETIMEDOUT: "the other side does not answer",
-}
-NAME_WORDS: Final = {
-    socket.EAI_NONAME: "there is no host of that name",
-    socket.EAI_AGAIN: "no name server answers",
-}
-"""Of what `getaddrinfo` says, whose numbers mean something else."""
-
-
-def plainly(error: BaseException) -> str:
-    """Say in words what the system, or a loop, tells with numbers and addresses in brackets."""
-    if isinstance(error, ssl.SSLError):  # an `OSError` with numbers of its own
-        return str(error)
-    number = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, socket.gaierror):
-        return NAME_WORDS.get(number or 0, error.strerror or str(error))
-    if number is not None and number > 0:
-        return WORDS.get(number) or os.strerror(number)
-    several = {int(found) for found in re.findall(r"\[Errno (\d+)\]", str(error))}
-    return ", ".join(WORDS.get(each) or os.strerror(each) for each in sorted(several)) or str(error)
-
-
-def shown(address: Address) -> str:
-    """Return an address as people write it."""
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 # ---------------------------------------------------------------- production

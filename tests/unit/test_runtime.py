@@ -1,10 +1,8 @@
 """The system's side of the seam: threads, mailboxes, TCP, and tasks that never fail in silence."""
 
 import asyncio
-import errno
 import inspect
 import socket
-import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,8 +16,6 @@ from lunalog.runtime import (
     ThreadMailbox,
     drive,
     end_on_bugs,
-    plainly,
-    shown,
     to_the_end,
 )
 
@@ -342,53 +338,3 @@ def test_n5_the_kernel_looks_for_the_peer_on_both_sides_of_a_connection(loop_of)
         assert (keeps, no_delay) == (1, 1)
         assert (idle_s, probe_s) == (TcpNetwork.IDLE_S, TcpNetwork.PROBE_S)
         assert timeout_ms == TcpNetwork.USER_TIMEOUT_MS
-
-
-@pytest.mark.parametrize("loop_of", [asyncio.new_event_loop, uvloop.new_event_loop])
-@pytest.mark.parametrize(
-    ("host", "words"),
-    [
-        ("127.0.0.1", "nothing listens there"),
-        ("localhost", "nothing listens there"),
-        ("nobody.invalid", "there is no host of that name|no name server answers"),
-    ],
-)
-def test_why_nobody_can_be_reached_is_said_in_words(loop_of, host, words):
-    """Each loop has numbers, brackets and addresses of its own."""
-
-    async def dial():
-        listener = await TcpNetwork().listen(asyncio.Protocol, ("127.0.0.1", 0))
-        port = listener.address[1]
-        await listener.close()
-        with pytest.raises(OSError) as refused:  # noqa: PT011  its words are what is looked at
-            await TcpNetwork().connect(asyncio.Protocol, (host, port))
-        return plainly(refused.value)
-
-    with asyncio.Runner(loop_factory=loop_of) as runner:
-        assert runner.run(dial()) in words.split("|")
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (OSError(errno.EACCES, "x", "/var"), "Permission denied"),
-        (ConnectionResetError(errno.ECONNRESET, "x"), "the other side broke it off"),
-        (OSError("Multiple exceptions: [Errno 111] Connect call failed ('::1', 1), [Errno 111] C"),
-         "nothing listens there"),
-        (OSError("Multiple exceptions: [Errno 111] a, [Errno 101] b"),
-         "Network is unreachable, nothing listens there"),
-        (socket.gaierror(socket.EAI_AGAIN, "x"), "no name server answers"),
-        (socket.gaierror(socket.EAI_FAMILY, "ai_family not supported"), "ai_family not supported"),
-        (OSError("('\\0', 1) is no address"), "('\\0', 1) is no address"),
-        (ValueError("as it is"), "as it is"),
-        (ssl.SSLError(1, "[SSL: DECRYPTION_FAILED] bad record mac"),
-         str(ssl.SSLError(1, "[SSL: DECRYPTION_FAILED] bad record mac"))),
-    ],
-)  # fmt: skip
-def test_errors_of_the_system_are_said_in_words(error, words):
-    assert plainly(error) == words
-
-
-def test_addresses_are_shown_so_that_they_can_be_typed():
-    assert shown(("10.0.0.1", 7600)) == "10.0.0.1:7600"
-    assert shown(("::1", 7600)) == "[::1]:7600"

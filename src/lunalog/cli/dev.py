@@ -26,7 +26,7 @@ from lunalog.cli.options import (
 from lunalog.cli.render import count, natural, show_rows
 from lunalog.cli.running import connected, note, past_return, run
 from lunalog.errors import AvailabilityError, LunalogError
-from lunalog.runtime import shown
+from lunalog.wording import shown
 
 if TYPE_CHECKING:
     from lunalog.orchestrator.dev import DevCluster, DevDirectory

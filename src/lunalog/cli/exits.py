@@ -99,7 +99,7 @@ def from_os_error(error: OSError, what: str) -> LunalogError:
     """Map an error of the operating system, for `what` was tried."""
     import socket
 
-    from lunalog.runtime import plainly
+    from lunalog.wording import plainly
 
     reason = plainly(error)
     if isinstance(error.filename, str):

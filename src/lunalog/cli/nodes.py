@@ -18,7 +18,7 @@ from lunalog import limits
 from lunalog.cli import exits
 from lunalog.cli.options import PORT, Number, Settings, refuse_cluster, without_cluster
 from lunalog.errors import BadAddressError, UsageError
-from lunalog.runtime import shown
+from lunalog.wording import shown
 
 if TYPE_CHECKING:
     from lunalog.config import MasterConfig, ServerConfig

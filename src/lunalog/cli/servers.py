@@ -11,8 +11,8 @@ from lunalog.cli.options import Number, Settings, read_only, shared
 from lunalog.cli.render import count as count_of
 from lunalog.cli.render import natural, show_rows, size
 from lunalog.cli.running import ask, note
-from lunalog.runtime import shown
 from lunalog.wire.messages import ServerStatus
+from lunalog.wording import shown
 
 
 @click.group("servers", cls=Group, invoke_without_command=True)

@@ -33,7 +33,7 @@ from lunalog.errors import (
     UsageError,
     WrongClusterError,
 )
-from lunalog.runtime import Address, Runtime, Tasks, shown
+from lunalog.runtime import Address, Runtime, Tasks
 from lunalog.types import Peer, StreamId, StreamView
 from lunalog.wire import codec, dialing
 from lunalog.wire.connection import HANDSHAKE_TIMEOUT_S, Connection, Handler
@@ -49,6 +49,7 @@ from lunalog.wire.messages import (
     ViewReply,
     WatchStream,
 )
+from lunalog.wording import shown
 
 PING_EVERY_S: Final = 2.0
 """A main connection on which nothing comes is asked whether anybody is there (N5)."""

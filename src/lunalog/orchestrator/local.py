@@ -31,8 +31,9 @@ from typing import Any
 from lunalog.errors import StorageError, WrongClusterError
 from lunalog.orchestrator.base import LEFT_EXIT_CODE, ProcessInfo
 from lunalog.orchestrator.process import PidRecord, forget, live_owner, spawn
-from lunalog.runtime import Address, Runtime, Tasks, plainly, shown
+from lunalog.runtime import Address, Runtime, Tasks
 from lunalog.types import check_node_name
+from lunalog.wording import plainly, shown
 
 logger = logging.getLogger("lunalog.orchestrator")
 

@@ -20,7 +20,7 @@ from typing import BinaryIO
 import msgspec
 
 from lunalog.errors import DirectoryLockedError, StorageError
-from lunalog.runtime import plainly
+from lunalog.wording import plainly
 
 EXIT_GRACE_S = 5.0
 """How long a process may take to end by itself after its lifeline closed."""

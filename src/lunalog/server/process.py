@@ -23,7 +23,7 @@ from lunalog.config import ServerConfig
 from lunalog.core.held import SegmentReplica
 from lunalog.core.replica import Replica
 from lunalog.errors import NotActiveError, StorageError, WrongClusterError
-from lunalog.runtime import Address, Listener, Runtime, Tasks, plainly, to_the_end
+from lunalog.runtime import Address, Listener, Runtime, Tasks, to_the_end
 from lunalog.server import facts
 from lunalog.server.pull import Puller
 from lunalog.server.reads import Reads
@@ -39,6 +39,7 @@ from lunalog.wire import codec
 from lunalog.wire.connection import Connection, Handler
 from lunalog.wire.dialing import acceptor
 from lunalog.wire.messages import Hello, ServerReport, Welcome
+from lunalog.wording import plainly
 
 logger = logging.getLogger("lunalog.server")
 NAME_BYTES: Final = 4

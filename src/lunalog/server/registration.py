@@ -23,7 +23,7 @@ from lunalog.errors import (
     UsageError,
     WrongClusterError,
 )
-from lunalog.runtime import Address, shown, to_the_end
+from lunalog.runtime import Address, to_the_end
 from lunalog.server.commands import Commands
 from lunalog.storage import identity
 from lunalog.types import SegmentId, StreamId
@@ -37,6 +37,7 @@ from lunalog.wire.messages import (
     ServerBeatReply,
     Welcome,
 )
+from lunalog.wording import shown
 
 if TYPE_CHECKING:
     from lunalog.core.held import SegmentReplica

@@ -20,8 +20,8 @@ from lunalog.errors import (
     UsageError,
     WrongClusterError,
 )
-from lunalog.runtime import plainly
 from lunalog.storage.files import Disk
+from lunalog.wording import plainly
 
 VERSION: Final = 1
 ADMITTED: Final = -1

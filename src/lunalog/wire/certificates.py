@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from lunalog.errors import BadCertificateError, TlsError, UntrustedPeerError
-from lunalog.runtime import Address, shown
+from lunalog.runtime import Address
+from lunalog.wording import shown
 
 OLDEST: Final = ssl.TLSVersion.TLSv1_3
 NOT_YET_VALID: Final = 9

@@ -23,13 +23,14 @@ from lunalog.errors import (
     ServerUnavailableError,
     UnsupportedVersionError,
 )
-from lunalog.runtime import Runtime, plainly
+from lunalog.runtime import Runtime
 from lunalog.wire import codec
 from lunalog.wire.codec import Buffer, FramesHead, Kind
 from lunalog.wire.handler import Handler as Handler
 from lunalog.wire.messages import ANSWERS, Failure, Hello, Message, Welcome
 from lunalog.wire.patience import Patience
 from lunalog.wire.room import Room
+from lunalog.wording import plainly
 
 HANDSHAKE_TIMEOUT_S: Final = 5.0
 BUFFER_BYTES_MIN: Final = 16 * limits.KIB

@@ -16,10 +16,11 @@ from lunalog.errors import (
     TlsMismatchError,
     UsageError,
 )
-from lunalog.runtime import Address, Runtime, plainly, shown
+from lunalog.runtime import Address, Runtime
 from lunalog.wire.connection import HANDSHAKE_TIMEOUT_S, Connection, Handler
 from lunalog.wire.messages import Hello, Welcome
 from lunalog.wire.room import Room
+from lunalog.wording import plainly, shown
 
 
 async def dial(
