@@ -175,6 +175,8 @@ class FrameReader:
         made = Run(run.owner, run.extent, run.first, run.first, run.offset)
         try:
             reader = await ExtentReader.open(self._disk, run.extent, self._tag)
+        except FileNotFoundError:
+            return made.block  # which nobody will find there: that is damage
         except OSError:
             return None
         try:
