@@ -43,8 +43,12 @@ class Puller:
     def start(
         self, stream: StreamId, held: SegmentReplica, sources: tuple[ServerAddress, ...]
     ) -> None:
-        """Pull what is missing below the certificate's end, unless that is going on already."""
-        if held.is_complete or held in self._under_way or not sources:
+        """Pull what is missing below the certificate's end, unless that is going on already.
+
+        What is damaged in the middle is not mended: peers would be dialled for nothing (R20).
+        """
+        row = held.certificate.row if held.certificate else None
+        if row is None or held.durable >= row.end or held in self._under_way or not sources:
             return
         self._under_way.add(held)
         self._number += 1

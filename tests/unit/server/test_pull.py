@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import pytest
 from tests.unit.server.conftest import (
     BOB,
     CHAIN,
@@ -21,6 +22,7 @@ from tests.unit.server.conftest import (
 )
 
 from lunalog import limits
+from lunalog.errors import UnknownDataError
 from lunalog.types import Member, ServerAddress
 from lunalog.wire import codec
 from lunalog.wire.codec import FramesHead, ReadStatus
@@ -45,12 +47,14 @@ class Peer(Handler):
     def __init__(self, made: list[bytes]) -> None:
         self.frames = made
         self.asked: list[Read] = []
+        self.callers: list[str] = []
 
     async def listen(self, world: World) -> None:
         runtime = world.simulation.harness_runtime
         await runtime.network.listen(acceptor(runtime, self._welcome), ("harness", PORT))
 
     def _welcome(self, hello: Hello) -> tuple[Welcome, Handler]:
+        self.callers.append(hello.name)
         return Welcome(codec.VERSION_MAX, CLUSTER, "server", "peer"), self
 
     def on_request(self, connection: Connection, request: int, message: Message) -> None:
@@ -131,6 +135,32 @@ def test_what_a_peer_sends_from_before_the_question_is_left_aside(run: Run) -> N
         command = CertifyCommand(1, world.certificate(leader.frames), (peer.address,))
         assert await completed(world, command) == leader.frames
         assert [message.start for message in peer.asked] == [FIRST + 2]
+
+    run(story)
+
+
+def test_r20_a_replica_that_is_damaged_in_the_middle_asks_nobody_in_vain(run: Run) -> None:
+    """It is ordered to be complete with every beat, and cannot say so."""
+
+    async def story(world: World) -> None:
+        leader = await filled(world, 9)
+        sealed, disk = world.certificate(leader.frames), world.node().disk()
+        peer = Peer(leader.frames)
+        await peer.listen(world)
+        leader = await world.again(tail_cache_bytes=0)
+        name = next(n for n in disk.directory.names if n.endswith(".wal"))
+        data = disk.directory.find(name).cached.read(0, 1 << 16)
+        disk.flip(name, data.find(peer.frames[4]) + 70)
+        world.master.commands["server"] = [CertifyCommand(1, sealed, (peer.address,))]
+        await world.until(lambda: 1 in world.master.confirmed)
+        with pytest.raises(UnknownDataError):
+            await leader.read(FIRST + 4)
+        world.master.commands["server"] = [CertifyCommand(2, sealed, (peer.address,))]
+        await world.until(lambda: world.master.facts()[STREAM, SEGMENT].state == "sealed")
+        beats = len(world.master.beats)
+        await world.until(lambda: len(world.master.beats) > beats + 5)
+        assert peer.callers == []
+        assert 2 not in world.master.confirmed
 
     run(story)
 
