@@ -231,6 +231,7 @@ class Reads:
             first = found[0][0].first
             return first, await self.chain_before(stream, held, first)
         except LunalogError as error:
+            self._server.note_damage()
             logger.warning(
                 "no_base", extra={"segment": str(segment), "before": before, "why": str(error)}
             )

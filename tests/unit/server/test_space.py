@@ -113,6 +113,23 @@ def test_r22_a_trim_behind_damage_is_carried_out_and_vouches_for_no_chain(run: R
     run(story)
 
 
+def test_r22_damage_that_a_trim_runs_into_is_told(run: Run) -> None:
+    """R18: it looks for the frame that is kept first, and finds it damaged."""
+
+    async def story(world: World) -> None:
+        leader = await filled(world, 10)
+        made = leader.frames
+        leader = await world.again(tail_cache_bytes=0)
+        disk = world.node().disk()
+        name = next(n for n in disk.directory.names if n.endswith(".wal"))
+        data = disk.directory.find(name).cached.read(0, 1 << 16)
+        disk.flip(name, data.find(made[3]) + 70)
+        await order(world, TrimCommand(1, STREAM, FIRST + 7, 3))
+        assert (await leader.fence(2)).unknown == ((FIRST + 7, FIRST + 8),)
+
+    run(story)
+
+
 @pytest.mark.parametrize("behind", [0, 3])
 def test_r22_a_trim_at_or_behind_the_end_knows_the_chain_of_what_comes(
     run: Run, behind: int
