@@ -33,6 +33,7 @@ from lunalog.storage.records import (
     Damage,
     EndRecord,
     Record,
+    UnknownRecord,
 )
 from lunalog.types import Chain, Count, SegmentId, Sequence, StreamId
 
@@ -101,12 +102,17 @@ class Contents(msgspec.Struct, array_like=True):
 
     def replay(self) -> list[Record]:
         """What the owner of the log must hear, in order."""
-        found: list[Record] = list(self.records)
-        found.extend(
+        ends = [
             EndRecord(note.stream, note.segment, note.start, note.end, note.chain, note.committed)
             for note in self.segments
-        )
-        return found
+        ]
+        facts = [record for record in self.records if type(record) is not UnknownRecord]
+        unknown = [record for record in self.records if type(record) is UnknownRecord]
+        return [
+            *facts,
+            *ends,
+            *unknown,
+        ]  # of a segment without its OPEN, ends are the first to tell
 
 
 _encoder = msgspec.msgpack.Encoder()

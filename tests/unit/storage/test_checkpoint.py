@@ -8,13 +8,22 @@ import random
 import pytest
 from tests.unit.storage.conftest import ANN, OTHER, SEGMENT, STREAM
 
+from lunalog.core.replica import Replica
 from lunalog.runtime import drive
+from lunalog.server import facts
 from lunalog.storage import checkpoint, extents, ledger
 from lunalog.storage.checkpoint import Contents, ExtentNote, RunNote, SegmentNote
 from lunalog.storage.format import Position
 from lunalog.storage.index import Index
 from lunalog.storage.ledger import Beginning, Ledger
-from lunalog.storage.records import EndRecord, FrameRecord, MarkRecord, PromiseRecord
+from lunalog.storage.records import (
+    EndRecord,
+    FrameRecord,
+    MarkRecord,
+    OpenRecord,
+    PromiseRecord,
+    UnknownRecord,
+)
 from lunalog.testing.disk import SimulatedDisk
 from lunalog.types import Promise
 from lunalog.wire.frames import FrameHead
@@ -69,6 +78,22 @@ def test_replay_tells_facts_before_ends() -> None:
     assert contents().replay() == [
         PromiseRecord(STREAM, Promise(4, ANN)), EndRecord(STREAM, SEGMENT, 5, 20, 123, 18),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_opened", [True, False])
+def test_r18_replay_keeps_what_is_damaged_of_a_segment_whose_open_record_was(
+    is_opened: bool,
+) -> None:
+    made = contents()
+    if is_opened:
+        made.records.append(OpenRecord(STREAM, SEGMENT, ANN, 5, 1, 1))
+    made.records.append(UnknownRecord(STREAM, SEGMENT, 7, 9))
+    replica = Replica(1)
+    for record in made.replay():
+        facts.replay(replica, record, None)
+    held = replica.find(STREAM, SEGMENT)
+    assert held is not None
+    assert (held.first, held.end, held.chain, held.unknown) == (5, 20, 123, ((7, 9),))
 
 
 def test_the_last_two_are_kept_and_the_newest_whole_one_is_read() -> None:
