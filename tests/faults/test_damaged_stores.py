@@ -47,7 +47,7 @@ class Witness:
 
 
 class Store:
-    """A small store at rest: full extents, sidecars, two checkpoints, an identity, an attested tail."""
+    """A small store at rest; by its story full extents, sidecars, two checkpoints, an attested tail."""
 
     def __init__(self, story: Story = STORY, collapse_bytes: int = 1 << 10) -> None:
         self.collapse_bytes = collapse_bytes
@@ -59,8 +59,6 @@ class Store:
         self.essence: Any = None
         assert self.outcome(self.directory) == "same"
         self.names = sorted(self.directory.names)
-        kinds = {name.rpartition(".")[2][:5] for name in self.names}
-        assert kinds >= {"wal", "index", "check", "ident"}, self.names
 
     def disk(self) -> SimulatedDisk:
         """The store on a disk of its own, to be harmed."""
@@ -104,6 +102,8 @@ class Store:
 @pytest.fixture(scope="module")
 def store() -> Iterator[Store]:
     made = Store()
+    kinds = {name.rpartition(".")[2][:5] for name in made.names}
+    assert kinds >= {"wal", "index", "check", "ident"}, made.names
     yield made
     made.explorer.close()
 

@@ -336,15 +336,17 @@ async def check_or_unknown(owner: Owner) -> None:
 
 
 async def read_all(owner: Owner, key: Key) -> set[int]:
-    """Read every frame, each from its own beginning; those that are unknown."""
+    """Read every frame, each from its own beginning, alone and with what follows; the unknown ones."""
     held = owner.replica.find(*key)
     unknown = set()
     cut = held.certificate.row.end if held is not None and held.certificate else None
-    for first, frame in sorted(owner.memory.frames[key].items()):
+    all_frames = sorted(owner.memory.frames[key].items())
+    for at, (first, frame) in enumerate(all_frames):
         if cut is not None and first >= cut:
             break
         try:
             found = await owner.log.read(*key, first, 1)
+            more = await owner.log.read(*key, first, 1 << 20)
         except UnknownDataError:
             unknown.add(first)
             continue
@@ -352,6 +354,8 @@ async def read_all(owner: Owner, key: Key) -> set[int]:
             assert held is None or owner.log.may_have_lost
             continue
         assert [data for _, data in found] == [frame]
+        following = [data for _, data in all_frames[at : at + len(more)]]
+        assert [data for _, data in more] == following  # nothing is left out
     return unknown
 
 
