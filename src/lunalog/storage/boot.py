@@ -11,7 +11,7 @@ Source: R16, R17, R18, R29; docs/storage.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -21,7 +21,7 @@ from lunalog.storage import checkpoint, extents, ledger
 from lunalog.storage.checkpoint import Contents
 from lunalog.storage.extents import name_of
 from lunalog.storage.files import Disk
-from lunalog.storage.format import Flags, Position
+from lunalog.storage.format import BLOCK_BYTES, Flags, Position
 from lunalog.storage.index import Index
 from lunalog.storage.ledger import Beginning, Ledger
 from lunalog.storage.records import (
@@ -38,6 +38,9 @@ from lunalog.storage.writer import Put, Wal, failure
 Deliver = Callable[[Record, Damage | None], None]
 Snapshot = Callable[[], list[ControlRecord]]
 KeepPosition = Callable[[int], Coroutine[Any, Any, None]]
+
+START_BYTES: Final = 2 * BLOCK_BYTES
+"""The first start of all writes so much before its checkpoint."""
 
 
 class Booted(msgspec.Struct):
@@ -94,9 +97,8 @@ class Boot:
             contents = await self._without_checkpoint(numbers, highest)
         self._may_have_lost = contents.may_have_lost
         replayed = await self._replay(contents, numbers, is_known=bool(contents.current))
-        is_bare = replayed.records == 0 and not replayed.damage
-        was_never_used = highest == 0 and 1 in numbers and is_bare
-        if is_new or was_never_used:  # the first starts, until one comes to its checkpoint
+        may_be_unused = highest == 0 and 1 in numbers and replayed.records == 0
+        if is_new or (may_be_unused and await self._is_unused()):
             self._may_have_lost = False
             self._damage.clear()
         if self._keep_position is not None:
@@ -116,6 +118,17 @@ class Boot:
         if may_have_lost:
             self._damage.append(Damage(checkpoint.name_of(highest), 0, 0, "no checkpoint is whole"))
         return Contents(highest, tag, [], 0, 1, 0, Position(), may_have_lost, [], [])
+
+    async def _is_unused(self) -> bool:
+        """Whether the first start has come no further than its checkpoint: nothing was answered then.
+
+        What cannot be read behind its two empty batches may have been anything (R18).
+        """
+        reader = await ExtentReader.open(self._disk, 1, None)
+        try:
+            return not bytes(await reader.get(START_BYTES, reader.size)).strip(b"\0")
+        finally:
+            await reader.close()
 
     async def _tag_of(self, numbers: list[int]) -> int | None:
         """Find the tag of this log: where an extent begins, or where those are damaged in any header."""
