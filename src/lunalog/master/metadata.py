@@ -153,6 +153,12 @@ class Metadata:
 
         Returns the version of what was put, or none when a compare failed and nothing was applied.
         """
+        return (await self._commit(compares, puts, deletes))[0]
+
+    async def _commit(
+        self, compares: Mapping[str, int], puts: Mapping[str, bytes], deletes: Sequence[str] = ()
+    ) -> tuple[int | None, bool]:
+        """As `commit`; true as well if a copy of the transaction may land yet, where it still fits."""
         everything = {records.ACTIVE: self._active_version, **compares}
         was_unknown = False
         backoff = RETRY_S
@@ -167,12 +173,14 @@ class Metadata:
                 pass
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, RETRY_S_MAX)
-        if version is not None:
-            return version
-        await self._check_active()
-        return await self._landed(puts, deletes) if was_unknown else None
+        if version is None:
+            await self._check_active()
+            if was_unknown:
+                version = await self._landed(puts, deletes)
+        return version, was_unknown
 
     async def _landed(self, puts: Mapping[str, bytes], deletes: Sequence[str]) -> int | None:
+        """Tell whether a transaction was applied, by what it leaves; a name may be taken anew."""
         version = ABSENT
         for key, value in puts.items():
             found = await self.get(key)
@@ -180,7 +188,7 @@ class Metadata:
                 return None
             version = found.version
         for key in deletes:
-            if await self.get(key) is not None:
+            if not key.startswith(records.NAMES) and await self.get(key) is not None:
                 return None
         return version
 
@@ -199,12 +207,25 @@ class Metadata:
             records.head_key(head.stream): records.encode(HeadRecord(head)),
         }
         compares = {**dict.fromkeys(puts, ABSENT), records.gone_key(head.stream): ABSENT}
-        version = await self.commit(compares, puts)
+        version, may_land = await self._commit(compares, puts)
+        if version is None and may_land:
+            version = await self._bury(head, puts)
         if version is None:
             return None
         stream = Stream(self.table.slim_head(head), "", version, ())
         self.table.add(stream)
         return stream
+
+    async def _bury(self, head: StreamHead, puts: Mapping[str, bytes]) -> int | None:
+        """Let nothing come of a refused creation that may land once its name is free (R28, M5).
+
+        Returns its version if it has landed by now.
+        """
+        gone_key = records.gone_key(head.stream)
+        tombstone = Tombstone(head.stream, head.name, head.promise, ())
+        compares = {records.head_key(head.stream): ABSENT, gone_key: ABSENT}
+        version = await self.commit(compares, {gone_key: records.encode(tombstone)})
+        return await self._landed(puts, ()) if version is None else None
 
     async def change(
         self,
