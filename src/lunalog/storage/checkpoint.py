@@ -101,18 +101,14 @@ class Contents(msgspec.Struct, array_like=True):
     records: list[ControlRecord]
 
     def replay(self) -> list[Record]:
-        """What the owner of the log must hear, in order."""
+        """What the owner of the log must hear, in order; where an OPEN is lost, ends tell first."""
         ends = [
             EndRecord(note.stream, note.segment, note.start, note.end, note.chain, note.committed)
             for note in self.segments
         ]
         facts = [record for record in self.records if type(record) is not UnknownRecord]
         unknown = [record for record in self.records if type(record) is UnknownRecord]
-        return [
-            *facts,
-            *ends,
-            *unknown,
-        ]  # of a segment without its OPEN, ends are the first to tell
+        return [*facts, *ends, *unknown]
 
 
 _encoder = msgspec.msgpack.Encoder()
