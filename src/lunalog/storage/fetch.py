@@ -8,6 +8,7 @@ Source: R12, R18, R26; trap 3.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -84,10 +85,6 @@ class FrameReader:
         self, run: Run, start: Sequence, bytes_max: int, end: Sequence
     ) -> list[FrameRecord]:
         block = await self._block(run)
-        if block is None:
-            if not run.count:
-                return []  # forgotten meanwhile
-            raise UnknownDataError(f"where {start} lies in {name_of(run.extent)} is not known")
         at = max(bisect_right(block.firsts, start) - 1, 0)
         firsts = block.firsts[at : at + FRAMES_MAX]
         offsets = block.offsets[at : at + FRAMES_MAX]
@@ -120,8 +117,8 @@ class FrameReader:
             return await self._read_file(run, wanted, bytes_max)
         except FileNotFoundError:
             return []
-        except OSError as error:  # nothing was read, so nothing is known to be damaged
-            raise StorageError(f"cannot read {name_of(run.extent)} now: {error}") from error
+        except OSError as error:
+            raise _not_now(run, error) from error
 
     async def _read_file(
         self, run: Run, wanted: list[tuple[Sequence, int]], bytes_max: int
@@ -149,15 +146,15 @@ class FrameReader:
             await file.close()
         return found
 
-    async def _block(self, run: Run) -> Block | None:
+    async def _block(self, run: Run) -> Block:
         found = run.block or self._blocks.get(run.extent, run.place)
         if found is None:
             found = await self._runtime.offload(self._load(run))
-            if found is not None and run.place >= 0:
+            if run.place >= 0:
                 self._blocks.put(run.extent, run.place, found)
         return found
 
-    async def _load(self, run: Run) -> Block | None:
+    async def _load(self, run: Run) -> Block:
         data = b""
         try:
             file = await self._disk.open(index_name_of(run.extent))
@@ -167,34 +164,40 @@ class FrameReader:
                 await file.close()
         except OSError:
             pass
-        block = decode_block(data, run)
-        return block if block is not None else await self._rebuild(run)
+        return decode_block(data, run) or await self._rebuild(run)
 
-    async def _rebuild(self, run: Run) -> Block | None:
+    async def _rebuild(self, run: Run) -> Block:
         """Read the extent itself where the sidecar is damaged."""
-        made = Run(run.owner, run.extent, run.first, run.first, run.offset)
+        block, end = Block(array("Q", (run.first,)), array("Q", (run.offset,))), run.first
         try:
             reader = await ExtentReader.open(self._disk, run.extent, self._tag)
         except FileNotFoundError:
-            return made.block  # which nobody will find there: that is damage
-        except OSError:
-            return None
+            return block  # which nobody will find there: that is damage
+        except OSError as error:
+            raise _not_now(run, error) from error
         try:
             at, size = 0, reader.size
             while at < size:
                 head = await reader.search(at)
-                end = size if head is None else head.offset
-                found = layout.salvage(await reader.get(at, end - at), self._tag, run.extent, at)
+                stop = size if head is None else head.offset
+                found = layout.salvage(await reader.get(at, stop - at), self._tag, run.extent, at)
                 if head is not None:
                     found += (await reader.body(head)).found
-                    end = head.end
+                    stop = head.end
                 for record, offset in _frames_of(found, run):
-                    if record.head.first > run.first and record.head.first >= made.end:
-                        made.append(record.head.first, record.head.end, offset)
-                at = end
+                    if record.head.first > run.first and record.head.first >= end:
+                        block.firsts.append(record.head.first)
+                        block.offsets.append(offset)
+                        end = record.head.end
+                at = stop
         finally:
             await reader.close()
-        return made.block
+        return block
+
+
+def _not_now(run: Run, error: OSError) -> StorageError:
+    """Nothing was read, so nothing is known to be damaged."""
+    return StorageError(f"cannot read {name_of(run.extent)} now: {error}")
 
 
 def _frames_of(found: list[Found], run: Run) -> Iterator[tuple[FrameRecord, int]]:

@@ -555,6 +555,20 @@ class Counted:
         return await self._read(*arguments)
 
 
+def test_r22_what_a_trim_takes_while_it_is_asked_for_is_gone(run: Run) -> None:
+    async def story(world: World) -> None:
+        leader = await filled(world, tail_cache_bytes=0)
+        leader.mark(FIRST + 10)
+        Counted(world.server)
+        reading = begin(leader.read(FIRST))
+        await asyncio.sleep(0.01)
+        world.server.log.forget(STREAM, SEGMENT, FIRST + 5)
+        with pytest.raises(GoneError, match="not here any more"):
+            await reading
+
+    run(story)
+
+
 def test_one_connection_reads_old_events_one_after_another_and_others_beside(run: Run) -> None:
     """Z1: what is read for a peer that takes nothing is bounded, however much it asks for."""
 

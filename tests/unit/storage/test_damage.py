@@ -188,6 +188,23 @@ def test_frames_are_found_where_sidecar_and_batch_headers_are_damaged(world: Log
     world.live(story)
 
 
+def test_a_place_that_cannot_be_looked_up_now_is_no_damage(world: LogWorld) -> None:
+    """Too many open files, say: neither the sidecar nor the extent can be asked where a frame lies."""
+    store_of(world)
+    world.config = replace(SMALL, tail_cache_bytes=0)
+
+    async def story(owner: Owner) -> None:
+        at = owner.replica.streams[STREAM].segments[SEGMENT].first
+        world.disk.faults.fail_call(1, errno.EMFILE, "open", times=2)
+        with pytest.raises(StorageError, match=r"^cannot read .* now: ") as told:
+            await owner.log.read(STREAM, SEGMENT, at, 1)
+        assert not isinstance(told.value, UnknownDataError)
+        assert owner.log.damage == []
+        assert await read_all(owner, (STREAM, SEGMENT)) == set()
+
+    world.live(story)
+
+
 def test_a_file_that_cannot_be_opened_ends_the_start_and_the_next_one_finds_all(
     world: LogWorld,
 ) -> None:
