@@ -94,8 +94,11 @@ class Runtime(Protocol):
 
     network: Network
     random: random.Random
-    is_blocking: bool
-    """True where `drive` may run a disk coroutine on the loop itself."""
+
+    @property
+    def is_blocking(self) -> bool:
+        """True where `drive` may run a disk coroutine on the loop itself, now."""
+        ...
 
     def now(self) -> float:
         """Seconds on a clock that only grows and counts suspended time; the start is arbitrary."""

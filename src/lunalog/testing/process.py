@@ -83,13 +83,18 @@ class SimulatedRuntime:
 
     def __init__(self, node: SimulatedNode) -> None:
         self.node = node
-        self.is_blocking = node.simulation.is_blocking
         scheduler = node.simulation.scheduler
         self.network: Network = NodeNetwork(node.simulation.network, node.name)
         self.random = scheduler.stream(f"runtime {node.name}")
         self._identities = scheduler.stream(f"identities {node.name}")
         self._generation = node.generation
         self._offloaded: set[asyncio.Task[Any]] = set()
+
+    @property
+    def is_blocking(self) -> bool:
+        """False also while another loop blocks: beside it one would end with it, even paused."""
+        simulation = self.node.simulation
+        return simulation.is_blocking and not simulation.scheduler.is_beside
 
     def now(self) -> float:
         """Seconds on the host's boot clock; pauses and suspends count."""

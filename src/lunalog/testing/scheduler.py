@@ -42,6 +42,7 @@ class Scheduler:
         running: The loop whose callback runs now; None in the harness, the network and the disks.
         number: The last one that `next_number` gave.
         is_stopped: Set to have `run` return at once, and ever after.
+        is_beside: An action blocks, and all that happens now happens beside it.
     """
 
     def __init__(self, seed: int, *, step_budget: int) -> None:
@@ -53,6 +54,7 @@ class Scheduler:
         self._heap: list[tuple[float, int, int, Action, Any]] = []
         self.number = 0
         self.is_stopped = False
+        self.is_beside = False
         self._trace = 0
         self._limit = float("inf")
         self._is_done: Callable[[], bool] = bool
@@ -121,16 +123,20 @@ class Scheduler:
     def run_beside(self, when: float, is_held: Callable[[], bool]) -> None:
         """Let all else happen until `when`, and as long as `is_held()`; for an action that blocks.
 
-        Where others block meanwhile, they are done first, so it may get later.  The end of the whole
-        run comes before that of the wait.
+        The end of the whole run comes before that of the wait, and so does that of the wait of another
+        one beside which it blocks: who can do otherwise does not block while `is_beside`.
         """
-        limit, is_done = self._limit, self._is_done
+        limit, is_done, was_beside = self._limit, self._is_done, self.is_beside
         until = self._limit = min(when, limit)
-        is_over = self._go_on(until, is_done)
-        self._limit = limit
-        if not is_over:
-            self.now = max(self.now, until)
-            self._go_on(limit, lambda: is_done() or not is_held())
+        self.is_beside = True
+        try:
+            is_over = self._go_on(until, is_done)
+            self._limit = limit
+            if not is_over:
+                self.now = max(self.now, until)
+                self._go_on(limit, lambda: is_done() or not is_held())
+        finally:
+            self._limit, self.is_beside = limit, was_beside
 
     def _go_on(self, limit: float, is_done: Callable[[], bool]) -> bool:
         """Do what happens up to `limit`; false if it came to that, true if it ended before."""

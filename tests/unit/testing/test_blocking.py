@@ -97,6 +97,25 @@ def test_two_that_block_at_once_both_come_to_an_end(simulation: Simulation) -> N
     assert len(second.synced) > 8
 
 
+def test_nobody_is_to_block_beside_one_that_blocks(simulation: Simulation) -> None:
+    """Its wait would be over with the other's, though its disk is slower, or its process paused."""
+    blocker, seen = Blocker(simulation), dict[float, bool]()
+
+    async def look(runtime: SimulatedRuntime) -> None:
+        while True:
+            seen[simulation.now] = runtime.is_blocking
+            await asyncio.sleep(0.05)
+
+    blocker.start()
+    simulation.node("other").start(look)
+    simulation.run_for(0.9)
+    blocker.disk.faults.stall(0.5)
+    simulation.run_for(2)
+    (synced, *_) = blocker.synced
+    assert {is_free for at, is_free in seen.items() if 1.01 < at < synced} == {False}
+    assert {is_free for at, is_free in seen.items() if synced < at < synced + 0.5} == {True}
+
+
 @pytest.mark.parametrize("power", [False, True])
 def test_a_crash_meanwhile_ends_the_callback_before_its_effect(
     simulation: Simulation, power: bool
