@@ -79,13 +79,16 @@ class ExtentReader:
         """Find the first batch header at or behind `offset`."""
         offset += -offset % BLOCK_BYTES
         while offset < self.size:
-            window = bytes(await self.get(offset, min(WINDOW_BYTES, self.size - offset)))
-            if not window:
+            await self.get(offset, BATCH_HEAD_BYTES)
+            window, start = self._window, self._start
+            end = start + len(window)
+            if end <= offset:
                 return None
-            at = window.find(layout.MAGIC)
+            at = window.find(layout.MAGIC, offset - start)
             while at >= 0:
-                if at % BLOCK_BYTES == 0 and (found := await self.head(offset + at)) is not None:
+                where = start + at
+                if where % BLOCK_BYTES == 0 and (found := await self.head(where)) is not None:
                     return found
                 at = window.find(layout.MAGIC, at + 1)
-            offset += max(len(window) - len(window) % BLOCK_BYTES, BLOCK_BYTES)
+            offset = max(end - end % BLOCK_BYTES, offset + BLOCK_BYTES)
         return None
