@@ -39,7 +39,8 @@ Deliver = Callable[[Record, Damage | None], None]
 Snapshot = Callable[[], list[ControlRecord]]
 KeepPosition = Callable[[int], Coroutine[Any, Any, None]]
 
-START_BYTES: Final = 2 * BLOCK_BYTES
+START_BATCHES: Final = 2
+START_BYTES: Final = START_BATCHES * BLOCK_BYTES
 """The first start of all writes so much before its checkpoint."""
 
 
@@ -98,7 +99,7 @@ class Boot:
         self._may_have_lost = contents.may_have_lost
         replayed = await self._replay(contents, numbers, is_known=bool(contents.current))
         may_be_unused = highest == 0 and 1 in numbers and replayed.records == 0
-        if is_new or (may_be_unused and await self._is_unused()):
+        if is_new or (may_be_unused and await self._is_unused(replayed.number - 1, max(numbers))):
             self._may_have_lost = False
             self._damage.clear()
         if self._keep_position is not None:
@@ -119,11 +120,14 @@ class Boot:
             self._damage.append(Damage(checkpoint.name_of(highest), 0, 0, "no checkpoint is whole"))
         return Contents(highest, tag, [], 0, 1, 0, Position(), may_have_lost, [], [])
 
-    async def _is_unused(self) -> bool:
+    async def _is_unused(self, batches: int, starts: int) -> bool:
         """Whether the first start has come no further than its checkpoint: nothing was answered then.
 
-        What cannot be read behind its two empty batches may have been anything (R18).
+        What cannot be read behind its two empty batches may have been anything, zeros too where a
+        later header counts more than two batches of each start (R18).
         """
+        if batches > START_BATCHES * starts:
+            return False
         reader = await ExtentReader.open(self._disk, 1, None)
         try:
             return not bytes(await reader.get(START_BYTES, reader.size)).strip(b"\0")

@@ -88,6 +88,10 @@ async def unknown_frames(owner: Owner) -> set[int]:
     return unknown
 
 
+async def nothing(owner: Owner) -> None:
+    """A start is enough."""
+
+
 def start(world: LogWorld) -> set[int]:
     found: set[int] = world.live(unknown_frames)
     assert world.node.failure is None
@@ -231,6 +235,23 @@ def test_nothing_is_left_of_the_current_extent(world: LogWorld) -> None:
     world.live(unknown_frames)
     assert world.owner.log.may_have_lost
     assert "nothing is left of it" in [d.what for d in world.owner.log.damage]
+
+
+def test_r18_a_log_of_which_zeros_are_left_was_used_if_a_later_header_counts_its_batches(
+    world: LogWorld,
+) -> None:
+    """Without a checkpoint; what answers for it is that a first start writes two batches."""
+    build(world)
+    world.live(unknown_frames, close=False)
+    world.node.crash(power=True)
+    for name in [n for n in world.disk.directory.names if n.startswith("checkpoint")]:
+        world.disk.lose(name)
+    first = "extent-0000000001.wal"
+    size = world.disk.directory.find(first).durable.size
+    world.disk.overwrite(first, 1024, bytes(size - 1024))
+    world.live(nothing)
+    assert world.owner.log.may_have_lost
+    assert "batch header is damaged" in [d.what for d in world.owner.log.damage]
 
 
 def test_the_extent_behind_a_last_mark_is_lost(world: LogWorld) -> None:
