@@ -94,8 +94,10 @@ class FrameReader:
             if first < end or first <= start
         ]
         found = await self._runtime.offload(self._read(run, wanted, bytes_max))
-        if (found and start < found[0].head.end) or not run.count:
+        if found and start < found[0].head.end:
             return found
+        if not run.count:
+            return []  # forgotten meanwhile
         first, offset = wanted[0]
         if found:  # the block was made anew, of what is left
             first = found[0].head.end

@@ -169,6 +169,27 @@ def test_r18_a_frame_and_the_sidecar_that_knew_it_are_damaged(world: LogWorld) -
     assert len(unknown) == len(places) - 1 > 2
 
 
+def test_r18_a_read_of_what_is_damaged_and_forgotten_meanwhile_gives_no_other_frame(
+    world: LogWorld,
+) -> None:
+    store_of(world)
+    world.config = replace(SMALL, tail_cache_bytes=0)
+    name, sidecar = "extent-0000000001.wal", "extent-0000000001.index"
+    data = world.disk.directory.find(name).durable.read(0, SMALL.extent_bytes)
+    places = [at for at in range(len(data)) if data.startswith(b"LLF1", at)]
+
+    async def story(owner: Owner) -> None:
+        world.disk.flip(sidecar, 50)
+        world.disk.flip(name, places[2] + 70)
+        (missing,) = await read_all(owner, (STREAM, SEGMENT))
+        reading = asyncio.ensure_future(owner.log.read(STREAM, SEGMENT, missing, 1))
+        await asyncio.sleep(0)
+        owner.log.forget(STREAM, SEGMENT)
+        assert await reading == []
+
+    world.live(story)
+
+
 def test_frames_are_found_where_sidecar_and_batch_headers_are_damaged(world: LogWorld) -> None:
     """They are whole, and tell their places themselves."""
     store_of(world)
