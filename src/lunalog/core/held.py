@@ -75,6 +75,22 @@ class SegmentReplica:
         return row is not None and self.durable >= row.end and not self.unknown
 
     @property
+    def is_only_listed(self) -> bool:
+        """True if all that is held comes from peers, under a certificate (R21)."""
+        return self.certificate is not None and not self.is_opened
+
+    def may_come_from_peers(self, first: Sequence) -> bool:
+        """Tell whether a frame in the log joins what is held, where that is all from peers.
+
+        The first one has its base before it.  Any other was held before the segment was dropped, which
+        the log may tell again behind a checkpoint that knows of the new listing, or follows damage:
+        peers have it.
+        """
+        if not self.is_only_listed or (self.base is not None and self.base[0] == first):
+            return True
+        return self.first < self.end == first
+
+    @property
     def readable(self) -> Sequence:
         """End of what readers may see (R12)."""
         if self.certificate is not None:

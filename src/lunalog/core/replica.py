@@ -378,7 +378,8 @@ class Replica:
         held = state.segments.get(segment)
         if held is None:
             held = state.segments[segment] = SegmentReplica(segment, first, chain, generation)
-        held.leader, held.is_opened, held.generation = leader, True, generation
+        if not held.is_only_listed:  # else it was dropped and listed again since
+            held.leader, held.is_opened, held.generation = leader, True, generation
 
     def held_frame(
         self,
@@ -403,7 +404,7 @@ class Replica:
         if end <= held.end:
             return
         row = held.certificate.row if held.certificate else None
-        if row is not None and first >= row.end:
+        if row is not None and (first >= row.end or not held.may_come_from_peers(first)):
             return
         if first > max(held.end, state.trimmed_before):
             held.unknown += ((max(held.end, state.trimmed_before), first),)
@@ -442,7 +443,7 @@ class Replica:
     def damaged(self, stream: StreamId, segment: SegmentId, span: Range) -> None:
         """A range that was held turned out to be damaged (R18)."""
         held = self.find(stream, segment)
-        if held is None:
+        if held is None or (held.is_only_listed and span[0] >= held.end):
             return
         span = max(span[0], self.streams[stream].trimmed_before), span[1]
         if held.certificate is not None:

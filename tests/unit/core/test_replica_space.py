@@ -536,6 +536,7 @@ def test_r30_frames_of_a_replica_listed_again_are_read_back() -> None:
     replica = replayed()
     replica.drop(STREAM, SEGMENT, Promise(3, BOB), 5)
     replica.certify(certificate(105, version=6))
+    replica.based(STREAM, SEGMENT, (100, CHAIN))
     for sequence in range(100, 105):
         end = sequence + 1
         replica.held_frame(
@@ -545,3 +546,30 @@ def test_r30_frames_of_a_replica_listed_again_are_read_back() -> None:
     held = replica.find(STREAM, SEGMENT)
     assert held is not None
     assert (held.end, held.is_complete) == (105, True)
+
+
+@pytest.mark.parametrize("old", [range(100, 105), range(102, 105)], ids=["all", "the last"])
+def test_r30_what_was_held_before_a_drop_is_not_told_behind_the_new_listing(old: range) -> None:
+    """A checkpoint knows the new listing, and the log behind it begins before the drop.
+
+    It would be unknown data in a sound replica, without a chain to begin with, that no peer mends.
+    """
+    replica = Replica(1)
+    replica.certify(certificate(105, version=6))  # all that the checkpoint tells
+    replica.opened(STREAM, SEGMENT, ANN, FIRST, CHAIN, 1)
+    for sequence in old:
+        span = sequence, sequence + 1
+        replica.held_frame(STREAM, SEGMENT, 0, chain_at(span[1]), span, 1, is_damaged=False)
+    replica.drop(STREAM, SEGMENT, Promise(3, BOB), 5)
+    replica.certify(certificate(105, version=6))
+    replica.damaged(STREAM, SEGMENT, (FIRST, old[0]))  # what the index says of these frames
+    held = replica.find(STREAM, SEGMENT)
+    assert held is not None
+    assert (held.end, held.unknown, held.is_opened) == (FIRST, (), False)
+    replica.based(STREAM, SEGMENT, (100, CHAIN))
+    assert held.start_chain == CHAIN
+    for sequence in range(100, 105):
+        span = sequence, sequence + 1
+        replica.held_frame(STREAM, SEGMENT, 0, chain_at(span[1]), span, 1, is_damaged=False)
+    replica.settled()
+    assert held.is_complete
