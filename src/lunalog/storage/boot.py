@@ -192,8 +192,12 @@ class Boot:
                 self._damage.append(Damage(name, size, note.end, "file is too short"))
 
     def _report_gaps(self) -> None:
+        """Tell what is missing of what the owner keeps: the rest may have gaps, and goes."""
         for s in self._index.all():
+            kept = self._index.start_of(s.stream, s.segment)
             for first, end in s.gaps():
+                if kept is None or end <= kept:
+                    continue
                 damage = Damage("", 0, 0, "frames are missing", s.stream, s.segment, first, end)
                 self._damage.append(damage)
                 self._deliver(UnknownRecord(s.stream, s.segment, first, end), damage)

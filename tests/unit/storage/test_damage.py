@@ -30,8 +30,9 @@ from tests.unit.storage.conftest import (
 
 from lunalog.errors import LunalogError, StorageError, UnknownDataError
 from lunalog.storage.format import BATCH_HEAD_BYTES, RECORD_HEAD_BYTES
+from lunalog.storage.records import BaseRecord, CertificateRecord, FrameRecord, TrimRecord
 from lunalog.testing.simulation import Simulation
-from lunalog.types import NO_PROMISE, SegmentId
+from lunalog.types import NO_PROMISE, Certificate, Member, Promise, SealedSegment, SegmentId
 from lunalog.wire import frames
 
 SMALL = replace(CONFIG, extent_bytes=4 << 10)
@@ -326,6 +327,37 @@ def test_r18_the_only_promise_of_a_young_log_is_damaged_and_its_checkpoint_is_lo
 async def check_or_unknown_frames(owner: Owner) -> None:
     for key in owner.memory.ends:
         assert await read_all(owner, key) == set()
+
+
+def test_what_a_trim_let_a_pull_leave_out_is_no_damage(world: LogWorld) -> None:
+    """R21: the frames that were kept came behind a jump, and the next start reads both."""
+
+    async def story(owner: Owner) -> None:
+        replica, chain = owner.replica, 0
+        row = SealedSegment(SEGMENT, 0, 9, 1, (Member("s", 1),), 1, "ann", "size", 0)
+        certificate = Certificate(STREAM, row, Promise(2, b"a" * 16))
+        held, _ = replica.certify(certificate)
+        owner.put([CertificateRecord(certificate)])
+        for first, trim in ((0, 0), (4, 4)):
+            if trim:
+                replica.trim(STREAM, trim, 1)
+                owner.put([TrimRecord(STREAM, trim, 1)])
+            frame = build_frame(STREAM, first)
+            head = frames.parse(memoryview(frame))
+            replica.pulled(STREAM, held, chain, first, 1, head.crc)
+            base = BaseRecord(STREAM, SEGMENT, first, chain)
+            owner.put([base, FrameRecord(STREAM, SEGMENT, 0, held.chain, head, frame)])
+            chain = 77
+        await owner.log.flush()
+
+    async def look(owner: Owner) -> None:
+        held = owner.replica.find(STREAM, SEGMENT)
+        assert held is not None
+        assert (held.end, held.unknown, owner.log.damage) == (5, (), [])
+
+    world.live(story, close=False)
+    world.node.crash(power=True)
+    world.live(look)
 
 
 # ------------------------------------------------------------ the end of the log
