@@ -259,6 +259,7 @@ class SimulatedCluster:
         config = replace(self.server_config, name=name, host=name)
         disk = runtime.node.disk()
         server = WatchedServer(runtime, disk, masters, config, self.recorder)
+        bites = disk.faults.bites
         try:
             await server.start()
         except CorruptRecordError:
@@ -266,7 +267,8 @@ class SimulatedCluster:
                 disk.wipe()  # as an operator would: it starts again as a new server
             raise
         self.servers[name] = server
-        if before is not None and name not in self.damaged:
+        could_read = disk.faults.bites == bites  # else it may take for damaged what it could not
+        if before is not None and name not in self.damaged and could_read:
             self.recorder.restarted(name, before, server)
         self.damaged.discard(name)
         await server.wait_left()
