@@ -133,7 +133,8 @@ def test_servers_that_the_master_runs_are_under_tls_and_change_over_with_it(clus
     cluster.kill("master")
     cluster.start("master", "--servers", "2")
     cluster.until_alive(2)
-    assert {row["name"]: row["pid"] for row in cluster.servers()} == pids, "adopted as they are"
+    # Adopted as they are; a server may register before its process is found.
+    until(lambda: {row["name"]: row["pid"] for row in cluster.servers()} == pids)
     cluster.command.ok("create", "s", "--replicas", "2", "--ack-quorum", "2")
     cluster.command.ok("append", "s", given=b"mine\n")
 
