@@ -130,7 +130,7 @@ class Boot:
             return False
         reader = await ExtentReader.open(self._disk, 1, None)
         try:
-            return not bytes(await reader.get(START_BYTES, reader.size)).strip(b"\0")
+            return await reader.content_end(START_BYTES) == START_BYTES
         finally:
             await reader.close()
 

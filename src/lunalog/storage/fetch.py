@@ -181,6 +181,8 @@ class FrameReader:
             at, size = 0, reader.size
             while at < size:
                 head = await reader.search(at)
+                if head is None:  # the last frame may end in zeros
+                    size = min(size, await reader.content_end(at) + layout.BODY_BYTES_MAX)
                 stop = size if head is None else head.offset
                 found = layout.salvage(await reader.get(at, stop - at), self._tag, run.extent, at)
                 if head is not None:

@@ -75,6 +75,15 @@ class ExtentReader:
         data = await self.get(head.offset + BATCH_HEAD_BYTES, head.size - BATCH_HEAD_BYTES)
         return layout.decode_body(data, head)
 
+    async def content_end(self, offset: int) -> int:
+        """Find where nothing but zeros begins, at or behind `offset`; what cannot be read is none."""
+        at = end = offset
+        while window := await self.get(at, WINDOW_BYTES):
+            if kept := len(bytes(window).rstrip(b"\0")):
+                end = at + kept
+            at += len(window)
+        return max([end, *(block + RETRY_BYTES for block in self.unreadable)])
+
     async def search(self, offset: int) -> BatchHead | None:
         """Find the first batch header at or behind `offset`."""
         offset += -offset % BLOCK_BYTES
