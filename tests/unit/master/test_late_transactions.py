@@ -54,10 +54,15 @@ class LateStore(MemoryStore):
             self.apply(*kept)
 
 
-async def test_a_late_row_does_not_replace_a_newer_one() -> None:
+async def begin() -> tuple[LateStore, Metadata]:
     store = LateStore()
     metadata = Metadata(MemoryRuntime(), store)
     await metadata.load()
+    return store, metadata
+
+
+async def test_a_late_row_does_not_replace_a_newer_one() -> None:
+    store, metadata = await begin()
     stream = await metadata.create(streams.create("orders", STREAM, Policy(1, 1), 0))
     assert stream is not None
     head = streams.grant(stream.head, Peer("ann", b"a" * 16)).head
@@ -77,9 +82,7 @@ async def test_a_late_row_does_not_replace_a_newer_one() -> None:
 
 
 async def test_a_refused_creation_does_not_land_when_its_name_is_free() -> None:
-    store = LateStore()
-    metadata = Metadata(MemoryRuntime(), store)
-    await metadata.load()
+    store, metadata = await begin()
     first = await metadata.create(streams.create("orders", STREAM, Policy(1, 1), 0))
     assert first is not None
     store.is_late = True
@@ -93,9 +96,7 @@ async def test_a_refused_creation_does_not_land_when_its_name_is_free() -> None:
 
 async def test_a_creation_that_lands_while_it_is_asked_again_is_one() -> None:
     """Its copy is refused, since the name is taken: by itself."""
-    store = LateStore()
-    metadata = Metadata(MemoryRuntime(), store)
-    await metadata.load()
+    store, metadata = await begin()
     store.meanwhile = lambda: None
     made = await metadata.create(streams.create("orders", STREAM, Policy(1, 1), 0))
     assert made is not None
@@ -105,9 +106,7 @@ async def test_a_creation_that_lands_while_it_is_asked_again_is_one() -> None:
 
 async def test_a_deletion_is_known_though_its_name_was_taken_anew_at_once() -> None:
     """Its reply is lost, and somebody creates a stream of that name before it is asked again."""
-    store = LateStore()
-    metadata = Metadata(MemoryRuntime(), store)
-    await metadata.load()
+    store, metadata = await begin()
     first = await metadata.create(streams.create("orders", STREAM, Policy(1, 1), 0))
     assert first is not None
     anew = records.HeadRecord(streams.create("orders", OTHER, Policy(1, 1), 0))
