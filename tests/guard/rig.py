@@ -279,9 +279,15 @@ class HandFedClient:
 
     async def append_many(self, payloads: list[bytes], acks: bytes) -> None:
         """One batch."""
-        task = asyncio.get_running_loop().create_task(self.writer.append_many(payloads))
+        await self.append_runs([payloads], acks)
+
+    async def append_runs(self, runs: list[list[bytes]], acks: bytes) -> None:
+        """Batches, in one turn."""
+        start = asyncio.get_running_loop().create_task
+        tasks = [start(self.writer.append_many(payloads)) for payloads in runs]
         await self.take(acks)
-        await task
+        for task in tasks:
+            await task
 
 
 @asynccontextmanager

@@ -284,6 +284,34 @@ async def growth_of_batch(client):
     return thousand - one
 
 
+async def of_run(client, payloads, kind=Calls):
+    """One `append_many` more in the same turn."""
+    found = []
+    for count in (10, 20):
+        runs = [payloads] * count
+        events = count * len(payloads)
+        found.append(
+            await least(
+                kind,
+                lambda a, r=runs: client.append_runs(r, a),
+                lambda events=events: client.acks(events),
+            )
+        )
+    return (found[1] - found[0]) / 10
+
+
+async def growth_of_run(client):
+    one, thousand = [await of_run(client, p, Instructions) for p in (ONE, THOUSAND)]
+    assert one > 100
+    return thousand - one
+
+
+async def writes_of_runs(client):
+    before = client.sinks[0].writes
+    await client.append_runs([THOUSAND] * 20, client.acks(20_000))
+    return client.sinks[0].writes - before
+
+
 async def of_future(client, kind=Calls):
     """One event more through `append_soon`."""
     found = []
@@ -315,6 +343,12 @@ async def test_a_lone_append_costs_a_client_a_bounded_number_of_calls(client):
 async def test_a_batch_costs_a_client_the_same_whatever_the_number_of_its_events(client):
     hold("client-batch", await of_batch(client, THOUSAND))
     hold("client-batch-events", await growth_of_batch(client))
+
+
+async def test_a_further_batch_of_a_turn_costs_a_client_little_and_no_write(client):
+    hold("client-run", await of_run(client, THOUSAND))
+    hold("client-run-events", await growth_of_run(client))
+    hold("client-run-writes", await writes_of_runs(client))
 
 
 async def test_an_event_through_a_future_costs_a_client_six_calls(client):
@@ -351,6 +385,21 @@ async def test_canary_a_client_that_checks_each_event_of_a_batch(client, monkeyp
     assert caught("client-batch-events", await growth_of_batch(client))
 
 
+async def test_canary_a_client_whose_batches_each_have_a_frame(client, monkeypatch):
+    monkeypatch.setattr("lunalog.client.batching.RUNS_FACTOR", 0)
+    assert caught("client-run", await of_run(client, THOUSAND))
+
+
+async def test_canary_a_client_that_checks_each_event_of_a_further_batch(client, monkeypatch):
+    check_many = AppendQueue.check_many
+
+    def each(sizes):
+        return sum(check_many([size]) for size in sizes)
+
+    monkeypatch.setattr(AppendQueue, "check_many", staticmethod(each))
+    assert caught("client-run-events", await growth_of_run(client))
+
+
 async def test_canary_a_client_that_writes_each_buffer(client, monkeypatch):
     send = Connection.send
 
@@ -367,6 +416,7 @@ async def test_canary_a_client_that_writes_each_buffer(client, monkeypatch):
     assert caught("client-writes", await writes_of_batch(client))
     monkeypatch.setattr("lunalog.client.marks.PACED_S", -1.0)
     assert caught("client-paced-writes", await writes_of_batch(client))
+    assert caught("client-run-writes", await writes_of_runs(client))
     monkeypatch.setattr("lunalog.client.marks.PACED_S", math.inf)
     assert caught("client-append", await of_lone(client))
 

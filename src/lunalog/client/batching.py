@@ -10,9 +10,10 @@ Source: design.md sections 5, 8 and 10; R4, R26, I2, I17, K4; traps 18, 40, 45.
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections import deque
 from collections.abc import Callable
-from itertools import count
+from itertools import chain, count
 from typing import Any, Final
 
 import msgspec
@@ -33,20 +34,32 @@ from lunalog.wire import frames
 
 BUSY_FRAMES: Final = 4
 """With so many frames under way a batch that is not full waits for an acknowledgement."""
+RUNS_FACTOR: Final = 2
+"""So many times as large a batch leaves if it is made of runs: they cost a client little, so that what
+a frame costs the servers decides."""
 EVENT_OVERHEAD_BYTES: Final = 4
 """An event's place in the column of lengths."""
+WRONG_SIZE: Final = "a payload is not as many bytes as it is long"
 Emit = Callable[[Sequence, int, Frame, bool], bool]
 """Sends a frame of so many events from a sequence on, at once if nothing more comes in this turn; tells
 whether any socket got it."""
 
 
 class Unacked(msgspec.Struct, frozen=True):
-    """One frame that is not committed yet, and who waits for it."""
+    """Events of one frame that are not committed yet, and who waits for them."""
 
     first: Sequence
     end: Sequence
     bytes: int
     futures: list[asyncio.Future[int]] | asyncio.Future[range]
+
+
+class Part(msgspec.Struct, frozen=True):
+    """Events of the batch that are joined already: an `append_many`, or those before it."""
+
+    lengths: array[int]
+    body: bytes
+    unacked: Unacked
 
 
 def as_payload(payload: object) -> bytes:
@@ -94,16 +107,23 @@ class AppendQueue:
         self.loop = asyncio.get_running_loop()
         self.create_future: Callable[[], asyncio.Future[Any]] = self.loop.create_future
         self.payloads: list[bytes] = []
+        """Single events of the batch being filled, behind its parts."""
         self.futures: list[asyncio.Future[int]] = []
         self.size = 0
-        """Bytes of the batch being filled, lengths included."""
-        self._limit_max = min(config.batch_bytes_max, limits.PAYLOAD_BYTES_MAX)
+        """Bytes of that batch, lengths included."""
+        self._parts: list[Part] = []
+        self._batch_bytes_max = min(
+            config.batch_bytes_max, limits.FRAME_EVENTS_MAX * EVENT_OVERHEAD_BYTES
+        )
+        self._limit_max = min(self._batch_bytes_max, limits.PAYLOAD_BYTES_MAX)
         self.limit = self._limit_max
         """From this size on an append must look closer: the batch or the queue is full, or over."""
         self.is_due = False
         """True while the batch will leave by itself."""
         self.framed = tail
         """First sequence that no frame has."""
+        self._joined = tail
+        """First sequence that no frame and no part has."""
         self.committed = tail
         self.handed = tail
         """Everything below was handed to some socket at least."""
@@ -111,11 +131,11 @@ class AppendQueue:
         """Why nothing more can be appended."""
         self._stream = stream
         self._epoch = epoch
-        self._batch_bytes_max = config.batch_bytes_max
         self._bytes_max = config.in_flight_bytes_max
         self._emit = emit
         self._clock_us = clock_us
-        self._unacked: deque[Unacked] = deque()
+        self._unacked: deque[list[Unacked]] = deque()
+        """Of each frame."""
         self._unacked_bytes = 0
         self._line = asyncio.Lock()
         self._in_line = 0
@@ -134,7 +154,7 @@ class AppendQueue:
     @property
     def tail(self) -> Sequence:
         """The sequence of the next append."""
-        return self.framed + len(self.payloads)
+        return self._joined + len(self.payloads)
 
     @property
     def in_flight_bytes(self) -> int:
@@ -144,7 +164,7 @@ class AppendQueue:
     @property
     def is_idle(self) -> bool:
         """True when nothing is under way and nobody waits."""
-        return not (self._unacked or self.payloads or self._in_line)
+        return not (self._unacked or self.size or self._in_line)
 
     # ------------------------------------------------------------------ in
 
@@ -173,13 +193,15 @@ class AppendQueue:
         if expected is not None:
             self._check(expected)
         future: asyncio.Future[int] = self.create_future()
-        self._send(self._built([payload], size), 1, [future], size, is_alone=True)
+        frame = self._built([payload], size)
+        unacked = Unacked(self.framed, self.framed + 1, size, [future])
+        self._send(frame, [unacked], is_alone=True)
         return future
 
     def add_now(
         self, payloads: list[bytes], expected: Sequence | None = None
     ) -> asyncio.Future[range] | None:
-        """Queue one frame of payloads as they are; none if they must wait, or be copied first.
+        """Queue payloads for one frame as they are; none if they must wait, or be copied first.
 
         Then nothing is queued.  What is not bytes shows when they are joined.
         """
@@ -191,31 +213,67 @@ class AppendQueue:
         if self.must_wait(size):
             return None
         self._check(expected)
-        self.flush()
         try:
-            frame = self._built(payloads, size, sizes)
+            return self._add_run(payloads, sizes, size)
         except TypeError:
             return None
-        return self._send_many(payloads, frame, size)
 
     def add_many(
         self, payloads: list[bytes], expected: Sequence | None = None
     ) -> asyncio.Future[range]:
-        """Queue one frame of its own: all of it or nothing is applied."""
+        """Queue payloads for one frame: all or none of them are applied."""
         sizes = list(map(len, payloads))
         size = self.check_many(sizes)
         self._check(expected)
         self._take_room(size)
-        self.flush()
-        return self._send_many(payloads, self._built(payloads, size, sizes), size)
+        return self._add_run(payloads, sizes, size)
 
-    def _send_many(self, payloads: list[bytes], frame: Frame, size: int) -> asyncio.Future[range]:
+    def _add_run(self, payloads: list[bytes], sizes: list[int], size: int) -> asyncio.Future[range]:
+        """Join the batch, or leave at once where none waits or a frame of their own is large enough."""
         future: asyncio.Future[range] = self.create_future()
-        if payloads:
-            self._send(frame, len(payloads), future, size)
-        else:
+        if not payloads:
             future.set_result(range(self.tail, self.tail))
+        elif size >= self._batch_bytes_max or not (self._unacked or self.size):
+            self.flush()
+            frame = self._built(payloads, size, sizes)
+            self._send(frame, [self._next_unacked(len(payloads), size, future)])
+        else:
+            body = b"".join(payloads)
+            if len(body) + EVENT_OVERHEAD_BYTES * len(sizes) != size:
+                raise TypeError(WRONG_SIZE)
+            if self.tail + len(sizes) - self.framed > limits.FRAME_EVENTS_MAX:
+                self.flush()
+            self._join_singles()
+            self._add_part(body, sizes, size, future)
+            self.size += size
+            if self.size >= RUNS_FACTOR * self._batch_bytes_max:
+                self.flush()
+            elif not self.is_due:
+                self.schedule()
         return future
+
+    def _join_singles(self) -> None:
+        """Make the single events a part."""
+        if self.payloads:
+            sizes = list(map(len, self.payloads))
+            self._add_part(b"".join(self.payloads), sizes, size_of(sizes), self.futures)
+            self.payloads, self.futures = [], []
+
+    def _add_part(
+        self,
+        body: bytes,
+        sizes: list[int],
+        size: int,
+        futures: list[asyncio.Future[int]] | asyncio.Future[range],
+    ) -> None:
+        unacked = self._next_unacked(len(sizes), size, futures)
+        self._parts.append(Part(frames.column_of(sizes), body, unacked))
+        self._joined = unacked.end
+
+    def _next_unacked(
+        self, count: int, size: int, futures: list[asyncio.Future[int]] | asyncio.Future[range]
+    ) -> Unacked:
+        return Unacked(self._joined, self._joined + count, size, futures)
 
     @staticmethod
     def check_many(sizes: list[int]) -> int:
@@ -276,37 +334,44 @@ class AppendQueue:
     def flush(self) -> None:
         """Make a frame of the batch and send it."""
         self.is_due = self._is_waiting = False
-        if not self.payloads:
-            return
-        frame = self._built(self.payloads, self.size)  # if that fails, they stay queued (trap 40)
-        payloads, self.payloads = self.payloads, []
-        futures, self.futures = self.futures, []
-        size, self.size = self.size, 0
-        self._send(frame, len(payloads), futures, size)
+        if self._parts:
+            self._join_singles()
+            parts = self._parts
+            frame: Frame = frames.build_of_parts(
+                self._stream,
+                self.framed,
+                self._epoch,
+                self._clock_us(),
+                [part.lengths for part in parts],
+                [part.body for part in parts],
+            )
+            self._parts = []
+            self.size = 0
+            self._send(frame, [part.unacked for part in parts])
+        elif self.payloads:
+            frame = self._built(
+                self.payloads, self.size
+            )  # if that fails, they stay queued (trap 40)
+            unacked = self._next_unacked(len(self.payloads), self.size, self.futures)
+            self.payloads, self.futures = [], []
+            self.size = 0
+            self._send(frame, [unacked])
 
     def _built(self, payloads: list[bytes], size: int, sizes: list[int] | None = None) -> Frame:
         """Make the next frame; raises `TypeError` unless its payloads are bytes of that size."""
         now, first = self._clock_us(), self.framed
         frame = frames.build(self._stream, first, self._epoch, now, payloads, sizes)
         if len(frame) != frames.HEAD_BYTES + size:
-            raise TypeError("a payload is not as many bytes as it is long")
+            raise TypeError(WRONG_SIZE)
         return frame
 
-    def _send(
-        self,
-        frame: Frame,
-        count: int,
-        futures: list[asyncio.Future[int]] | asyncio.Future[range],
-        size: int,
-        *,
-        is_alone: bool = False,
-    ) -> None:
+    def _send(self, frame: Frame, unacked: list[Unacked], *, is_alone: bool = False) -> None:
         first = self.framed
-        self.framed = end = first + count
-        self._unacked.append(Unacked(first, end, size, futures))
-        self._unacked_bytes += size
+        self.framed = self._joined = end = unacked[-1].end
+        self._unacked.append(unacked)
+        self._unacked_bytes += len(frame) - frames.HEAD_BYTES
         self._set_limit()
-        if self._emit(first, count, frame, is_alone):
+        if self._emit(first, end - first, frame, is_alone):
             self.handed = end
 
     def _set_limit(self) -> None:
@@ -321,14 +386,14 @@ class AppendQueue:
         """Everything below `committed` is on an ack quorum: tell who waits, in order."""
         self.committed = committed
         unacked = self._unacked
-        while unacked and unacked[0].end <= committed:
-            entry = unacked.popleft()
-            self._unacked_bytes -= entry.bytes
-            futures = entry.futures
-            if isinstance(futures, list):
-                _resolve(futures, entry.first)
-            elif not futures.done():
-                futures.set_result(range(entry.first, entry.end))
+        while unacked and unacked[0][-1].end <= committed:
+            for entry in unacked.popleft():
+                self._unacked_bytes -= entry.bytes
+                futures = entry.futures
+                if isinstance(futures, list):
+                    _resolve(futures, entry.first)
+                elif not futures.done():
+                    futures.set_result(range(entry.first, entry.end))
         self._set_limit()
         if self._is_waiting and len(unacked) < BUSY_FRAMES:
             self._is_waiting = False
@@ -380,16 +445,16 @@ class AppendQueue:
         self.error = error
         self.limit = 0
         self._is_over = True
-        for entry in self._unacked:
+        for entry in [*chain(*self._unacked), *(part.unacked for part in self._parts)]:
             futures: list[Any] = (
                 entry.futures if isinstance(entry.futures, list) else [entry.futures]
             )
             for sequence, future in enumerate(futures, entry.first):
                 _fail(future, self._outcome(sequence, error))
-        for sequence, future in enumerate(self.futures, self.framed):
+        for sequence, future in enumerate(self.futures, self._joined):
             _fail(future, self._outcome(sequence, error))
         self._unacked.clear()
-        self.payloads, self.futures = [], []
+        self.payloads, self.futures, self._parts = [], [], []
         self.size = self._unacked_bytes = 0
         self._wake_room()
         for _, waiter in self._settled:

@@ -1,4 +1,4 @@
-"""How a simulated client appends: alone, many at once, without waiting, on a condition; all noted.
+"""How a simulated client appends: alone, in batches, without waiting, on a condition; all noted.
 
 An append is noted before it is called, and its outcome when its caller is told: `acked`, `refused`
 (by its error it was never applied) or `unknown`.
@@ -91,6 +91,16 @@ class Appender:
     async def _together(
         self, journal: SingleWriteJournal, writer: StreamWriter, count: int
     ) -> None:
+        """A batch, or a few at once, which share frames."""
+        batches = self._chance.choice((1, 1, 3))
+        outcomes = await asyncio.gather(
+            *(self._batch(journal, writer, count) for _ in range(batches)), return_exceptions=True
+        )
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
+
+    async def _batch(self, journal: SingleWriteJournal, writer: StreamWriter, count: int) -> None:
         batch = [self._record(journal, writer) for _ in range(count)]
         try:
             sequences = await writer.append_many([append.payload for append in batch])

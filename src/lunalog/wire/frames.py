@@ -82,17 +82,44 @@ def build(
 
     Payloads are copied once, into the frame.  `sizes` are their lengths, where the caller knows them.
     """
-    lengths = array("I", list(map(len, payloads)) if sizes is None else sizes)
+    lengths = column_of(list(map(len, payloads)) if sizes is None else sizes)
+    frame = bytearray().join([HEAD_ROOM, lengths, *payloads])
+    _seal(frame, stream, first, epoch, appended_us, len(payloads))
+    return frame
+
+
+def build_of_parts(
+    stream: StreamId,
+    first: Sequence,
+    epoch: Epoch,
+    appended_us: int,
+    columns: list[array[int]],
+    bodies: list[bytes],
+) -> bytearray:
+    """Make one frame of runs of payloads: of each its `column_of` lengths, and what they join to."""
+    frame = bytearray().join([HEAD_ROOM, *columns, *bodies])
+    _seal(frame, stream, first, epoch, appended_us, sum(map(len, columns)))
+    return frame
+
+
+def column_of(sizes: list[int]) -> array[int]:
+    """Return the lengths of payloads as a frame has them."""
+    lengths = array("I", sizes)
     if sys.byteorder != "little":
         lengths.byteswap()
-    frame = bytearray().join([HEAD_ROOM, lengths, *payloads])
+    return lengths
+
+
+def _seal(
+    frame: bytearray, stream: StreamId, first: Sequence, epoch: Epoch, appended_us: int, count: int
+) -> None:
+    """Put the header and the checksum in front of a body."""
     body_bytes = len(frame) - HEAD_BYTES
     HEAD.pack_into(
-        frame, 0, MAGIC, VERSION, 0, 0, len(payloads), body_bytes, first, epoch, appended_us, stream, 0
+        frame, 0, MAGIC, VERSION, 0, 0, count, body_bytes, first, epoch, appended_us, stream, 0
     )  # fmt: skip
     view = memoryview(frame)
     CRC.pack_into(frame, HEAD.size, crc32c(view[HEAD_BYTES:], crc32c(view[: HEAD.size])))
-    return frame
 
 
 def parse_head(buffer: Buffer, offset: int = 0) -> FrameHead:

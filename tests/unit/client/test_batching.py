@@ -4,11 +4,12 @@ import asyncio
 
 import pytest
 
-from lunalog.client.batching import EVENT_OVERHEAD_BYTES, AppendQueue
+from lunalog import limits
+from lunalog.client.batching import BUSY_FRAMES, EVENT_OVERHEAD_BYTES, AppendQueue
 from lunalog.client.watch import StreamWatch
 from lunalog.client.writer import StreamWriter
 from lunalog.config import ClientConfig
-from lunalog.errors import NotLeaderError, OutcomeUnknownError
+from lunalog.errors import NotLeaderError, OutcomeUnknownError, UsageError
 from lunalog.types import Policy, StreamHead, StreamView
 from lunalog.wire import frames
 
@@ -19,10 +20,12 @@ RESIGNING = NotLeaderError("this client is resigning; nothing was sent")
 class Bench:
     """One queue, a writer bound to it, and the frames that left."""
 
-    def __init__(self):
+    def __init__(self, *, room=ROOM, batch=ROOM):
         self.frames = []
+        self.payloads = []
+        """Of each frame."""
         self.is_connected = True
-        self.config = ClientConfig(in_flight_bytes_max=ROOM, batch_bytes_max=ROOM)
+        self.config = ClientConfig(in_flight_bytes_max=room, batch_bytes_max=batch)
         self.epoch = 1
         self.queue = AppendQueue(b"s" * 16, 1, 0, self.config, self.emit, lambda: 0)
         head = StreamHead(name="orders", stream=b"s" * 16, policy=Policy())
@@ -32,6 +35,7 @@ class Bench:
 
     def emit(self, first, count, frame, is_alone):
         self.frames.append((first, count))
+        self.payloads.append(frames.payloads(frames.parse(frame), frame))
         return self.is_connected
 
     async def fill(self):
@@ -143,6 +147,7 @@ def flush_without_memory(bench, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(frames, "build", fail)
+        patch.setattr(frames, "build_of_parts", fail)
         with pytest.raises(MemoryError):
             bench.queue.flush()
 
@@ -164,3 +169,132 @@ async def test_a_batch_that_is_never_made_ends_with_the_epoch(bench, monkeypatch
     flush_without_memory(bench, monkeypatch)
     bench.queue.end(NotLeaderError("over"))
     assert isinstance(pending.exception(), NotLeaderError)
+
+
+# ------------------------------------------------------------------ runs: `append_many`
+
+
+@pytest.fixture
+async def busy():
+    """A queue with a frame under way."""
+    bench = Bench(room=10 * ROOM)
+    bench.first = bench.queue.add_now([b"first"])
+    return bench
+
+
+async def test_runs_share_a_frame_while_another_is_under_way(busy):
+    runs = [busy.queue.add_now([b"a", b"b"]) for _ in range(3)]
+    assert busy.writer.tail == 7
+    await turns()
+    assert busy.payloads == [[b"first"], [b"a", b"b"] * 3]
+    busy.queue.commit(1)
+    assert (busy.first.done(), runs[0].done()) == (True, False)
+    busy.queue.commit(7)
+    assert await asyncio.gather(*runs) == [range(1, 3), range(3, 5), range(5, 7)]
+    assert busy.queue.is_idle
+
+
+async def test_runs_and_single_events_keep_their_order_in_a_frame(busy):
+    before = [busy.writer.append_soon(b"b%d" % n) for n in range(2)]
+    runs = [busy.queue.add_now([b"c0", b"c1"]), busy.queue.add_now([b"d0"], 5)]
+    behind = busy.writer.append_soon(b"e", expected=6)
+    assert busy.writer.tail == 7
+    await turns()
+    assert busy.payloads == [[b"first"], [b"b0", b"b1", b"c0", b"c1", b"d0", b"e"]]
+    busy.queue.commit(7)
+    assert await asyncio.gather(*before, behind) == [1, 2, 6]
+    assert await asyncio.gather(*runs) == [range(3, 5), range(5, 6)]
+
+
+async def test_a_lone_append_does_not_overtake_a_run_that_waits(busy):
+    run = busy.queue.add_now([b"run"])
+    busy.queue.commit(1)  # nothing is under way any more, and the run has not left
+    assert not busy.queue.is_idle
+    lone = asyncio.ensure_future(busy.writer.append(b"lone"))
+    await turns()
+    busy.queue.commit(3)
+    assert (await run, await lone) == (range(1, 2), 2)
+    assert [payload for frame in busy.payloads for payload in frame] == [b"first", b"run", b"lone"]
+
+
+async def test_many_frames_under_way_hold_runs_back_until_an_ack(busy):
+    for _ in range(BUSY_FRAMES):
+        busy.queue.add_now([b"x"])
+        await turns()
+    assert len(busy.frames) == BUSY_FRAMES
+    busy.queue.commit(1)
+    await turns()
+    assert len(busy.frames) == BUSY_FRAMES + 1
+
+
+async def test_a_batch_of_runs_leaves_within_the_turn_when_it_is_full(busy):
+    run = [bytes(96)] * 5
+    for _ in range(3):
+        busy.queue.add_now(run)
+    assert busy.frames == [(0, 1)]
+    busy.queue.add_now(run)
+    assert busy.frames == [(0, 1), (1, 20)]  # twice 1,000 bytes
+    busy.queue.commit(21)
+
+
+async def test_a_run_as_large_as_a_batch_has_a_frame_of_its_own(busy):
+    small = busy.queue.add_now([b"small"])
+    large = busy.queue.add_now([bytes(ROOM - EVENT_OVERHEAD_BYTES)])
+    assert busy.frames == [(0, 1), (1, 1), (2, 1)]
+    busy.queue.commit(3)
+    assert (await small, await large) == (range(1, 2), range(2, 3))
+
+
+async def test_a_run_that_waits_is_what_it_was_when_it_was_given(busy):
+    given = [bytearray(b"before"), b"after"]
+    run = busy.queue.add_now(given)
+    given[0][:] = b"behind"
+    given.clear()
+    wide = memoryview(bytes(8)).cast("Q")  # its length is not its bytes
+    more = asyncio.ensure_future(busy.writer.append_many([wide]))
+    with pytest.raises(UsageError, match="an event is bytes"):
+        await busy.writer.append_many([b"fine", "wrong"])
+    await turns()
+    busy.queue.commit(4)
+    assert (await run, await more) == (range(1, 3), range(3, 4))
+    found = [payload for frame in busy.payloads for payload in frame]
+    assert found == [b"first", b"before", b"after", bytes(8)]
+
+
+async def test_runs_that_wait_end_with_the_epoch_as_not_sent(busy):
+    single = busy.writer.append_soon(b"b")
+    run = busy.queue.add_now([b"c", b"d"])
+    busy.queue.end(NotLeaderError("over"))
+    outcomes = [type(future.exception()) for future in (busy.first, single, run)]
+    assert outcomes == [OutcomeUnknownError, NotLeaderError, NotLeaderError]
+    await turns()
+    assert busy.frames == [(0, 1)]
+
+
+async def test_runs_whose_frame_cannot_be_made_now_are_not_forgotten(busy, monkeypatch):
+    """Trap 40."""
+    run = busy.queue.add_now([b"a", b"b"])
+    single = busy.writer.append_soon(b"c")
+    flush_without_memory(busy, monkeypatch)
+    assert busy.writer.tail == 4
+    busy.queue.flush()
+    assert busy.payloads == [[b"first"], [b"a", b"b", b"c"]]
+    busy.queue.commit(4)
+    assert (await run, await single) == (range(1, 3), 3)
+
+
+@pytest.mark.parametrize("is_run", [False, True])
+async def test_a_frame_never_has_more_events_than_a_server_takes(monkeypatch, is_run):
+    monkeypatch.setattr(limits, "FRAME_EVENTS_MAX", 16)
+    bench = Bench()
+    bench.queue.add_now([b"first"])
+    for _ in range(5):
+        if is_run:
+            bench.queue.add_now([b""] * 7)
+        else:
+            for _ in range(7):
+                bench.writer.append_soon(b"")
+    bench.queue.flush()
+    assert sum(count for _, count in bench.frames) == 36
+    assert max(count for _, count in bench.frames) <= 16
+    bench.queue.commit(36)
