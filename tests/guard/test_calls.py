@@ -17,7 +17,7 @@ from tests.guard.rig import (
     turns,
 )
 
-from lunalog.client.batching import AppendQueue
+from lunalog.client.payloads import check_run
 from lunalog.client.reader import StreamReader
 from lunalog.client.writer import StreamWriter
 from lunalog.server.reads import Reads
@@ -374,13 +374,12 @@ async def test_canary_a_client_without_the_short_cut_for_futures(client, monkeyp
     assert caught("client-future-steps", await of_future(client, Instructions))
 
 
+def each_checked(sizes):
+    return sum(check_run([size]) for size in sizes)
+
+
 async def test_canary_a_client_that_checks_each_event_of_a_batch(client, monkeypatch):
-    check_many = AppendQueue.check_many
-
-    def each(sizes):
-        return sum(check_many([size]) for size in sizes)
-
-    monkeypatch.setattr(AppendQueue, "check_many", staticmethod(each))
+    monkeypatch.setattr("lunalog.client.batching.check_run", each_checked)
     assert caught("client-batch", await of_batch(client, THOUSAND))
     assert caught("client-batch-events", await growth_of_batch(client))
 
@@ -391,12 +390,7 @@ async def test_canary_a_client_whose_batches_each_have_a_frame(client, monkeypat
 
 
 async def test_canary_a_client_that_checks_each_event_of_a_further_batch(client, monkeypatch):
-    check_many = AppendQueue.check_many
-
-    def each(sizes):
-        return sum(check_many([size]) for size in sizes)
-
-    monkeypatch.setattr(AppendQueue, "check_many", staticmethod(each))
+    monkeypatch.setattr("lunalog.client.batching.check_run", each_checked)
     assert caught("client-run-events", await growth_of_run(client))
 
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from lunalog import limits
+from lunalog.client.payloads import EVENT_OVERHEAD_BYTES, check_run, check_size, size_of
 from lunalog.config import ClientConfig
 from lunalog.errors import (
     ConflictError,
@@ -26,8 +27,6 @@ from lunalog.errors import (
     NotLeaderError,
     OutcomeUnknownError,
     OverloadedError,
-    PayloadTooLargeError,
-    UsageError,
 )
 from lunalog.types import Epoch, Frame, Sequence, StreamId
 from lunalog.wire import frames
@@ -37,8 +36,6 @@ BUSY_FRAMES: Final = 4
 RUNS_FACTOR: Final = 2
 """So many times as large a batch leaves if it is made of runs: they cost a client little, so that what
 a frame costs the servers decides."""
-EVENT_OVERHEAD_BYTES: Final = 4
-"""An event's place in the column of lengths."""
 WRONG_SIZE: Final = "a payload is not as many bytes as it is long"
 Emit = Callable[[Sequence, int, Frame, bool], bool]
 """Sends a frame of so many events from a sequence on, at once if nothing more comes in this turn; tells
@@ -60,32 +57,6 @@ class Part(msgspec.Struct, frozen=True):
     lengths: array[int]
     body: bytes
     unacked: Unacked
-
-
-def as_payload(payload: object) -> bytes:
-    """Return the payload as bytes of its own; raises `UsageError` for what is not bytes-like."""
-    if isinstance(payload, bytes | bytearray | memoryview):
-        return bytes(payload)
-    try:
-        return bytes(memoryview(payload))  # type: ignore[arg-type]
-    except TypeError:
-        raise UsageError(
-            f"an event is bytes, not {type(payload).__name__}; nothing was sent: encode it first"
-        ) from None
-
-
-def check_size(size: int) -> None:
-    """Raise `PayloadTooLargeError` for an event past the protocol's limit."""
-    if size > limits.PAYLOAD_BYTES_MAX:
-        raise PayloadTooLargeError(
-            f"an event of {size} bytes is past the limit of {limits.PAYLOAD_BYTES_MAX}; "
-            "nothing was sent: store large values elsewhere and append a reference"
-        )
-
-
-def size_of(sizes: list[int]) -> int:
-    """Return the bytes that payloads of these sizes take in a frame."""
-    return sum(sizes) + EVENT_OVERHEAD_BYTES * len(sizes)
 
 
 class AppendQueue:
@@ -209,7 +180,7 @@ class AppendQueue:
             sizes = list(map(len, payloads))
         except TypeError:
             return None
-        size = self.check_many(sizes)
+        size = check_run(sizes)
         if self.must_wait(size):
             return None
         self._check(expected)
@@ -223,7 +194,7 @@ class AppendQueue:
     ) -> asyncio.Future[range]:
         """Queue payloads for one frame: all or none of them are applied."""
         sizes = list(map(len, payloads))
-        size = self.check_many(sizes)
+        size = check_run(sizes)
         self._check(expected)
         self._take_room(size)
         return self._add_run(payloads, sizes, size)
@@ -274,23 +245,6 @@ class AppendQueue:
         self, count: int, size: int, futures: list[asyncio.Future[int]] | asyncio.Future[range]
     ) -> Unacked:
         return Unacked(self._joined, self._joined + count, size, futures)
-
-    @staticmethod
-    def check_many(sizes: list[int]) -> int:
-        """Return the bytes of one frame of such payloads; raises `PayloadTooLargeError`."""
-        size = size_of(sizes)
-        if size > limits.PAYLOAD_BYTES_MAX:  # or none of them is
-            check_size(max(sizes))
-        if (
-            size > limits.FRAME_BYTES_MAX - frames.HEAD_BYTES
-            or len(sizes) > limits.FRAME_EVENTS_MAX
-        ):
-            raise PayloadTooLargeError(
-                f"{len(sizes)} events of {size} bytes do not fit into one frame of at most "
-                f"{limits.FRAME_BYTES_MAX} bytes and {limits.FRAME_EVENTS_MAX} events; "
-                "nothing was sent: append them in parts"
-            )
-        return size
 
     def schedule(self) -> None:
         """Let the batch leave at the end of this turn."""

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Protocol
 
-from lunalog.client.batching import EVENT_OVERHEAD_BYTES, AppendQueue, as_payload, check_size
+from lunalog.client.batching import AppendQueue
+from lunalog.client.payloads import EVENT_OVERHEAD_BYTES, as_payload, check_run, check_size
 from lunalog.client.watch import StreamWatch
 from lunalog.config import ClientConfig
 from lunalog.errors import ClosedError, NotLeaderError, UsageError
@@ -149,7 +150,7 @@ class StreamWriter:
         future = queue.add_now(events, expected)
         if future is None:  # copied, so that nobody changes them while they wait
             events = [as_payload(payload) for payload in events]
-            size = queue.check_many(list(map(len, events)))
+            size = check_run(list(map(len, events)))
             if queue.must_wait(size):
                 await queue.room(size)
             future = queue.add_many(events, expected)

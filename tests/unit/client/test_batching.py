@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from lunalog import limits
-from lunalog.client.batching import BUSY_FRAMES, EVENT_OVERHEAD_BYTES, AppendQueue
+from lunalog.client.batching import BUSY_FRAMES, AppendQueue
+from lunalog.client.payloads import EVENT_OVERHEAD_BYTES
 from lunalog.client.watch import StreamWatch
 from lunalog.client.writer import StreamWriter
 from lunalog.config import ClientConfig

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from tests.unit.machines import machine_settings
 
-from lunalog.client.batching import BUSY_FRAMES, EVENT_OVERHEAD_BYTES, AppendQueue
+from lunalog.client.batching import BUSY_FRAMES, AppendQueue
+from lunalog.client.payloads import EVENT_OVERHEAD_BYTES
 from lunalog.config import ClientConfig
 from lunalog.errors import (
     ConflictError,
