@@ -86,6 +86,8 @@ class ReadPoints:
 
     def expire(self, now: float) -> list[Effect]:
         """Answer those who have waited for too long."""
+        if not self._waiting:
+            return []
         old = [q for q in self._waiting if now - q.at >= EXPIRE_S]
         self._waiting = [q for q in self._waiting if now - q.at < EXPIRE_S]
         error = AvailabilityError("the leader could not confirm itself at an ack quorum in time")
