@@ -145,8 +145,7 @@ class AppendQueue:
         check_size(len(payload))
         size = len(payload) + EVENT_OVERHEAD_BYTES
         self._take_room(size)
-        if self.size + size > limits.FRAME_BYTES_MAX - frames.HEAD_BYTES:
-            self.flush()
+        self._make_place(1, size)
         self.size += size
         future: asyncio.Future[int] = self.create_future()
         self.payloads.append(payload)
@@ -212,8 +211,7 @@ class AppendQueue:
             body = b"".join(payloads)
             if len(body) + EVENT_OVERHEAD_BYTES * len(sizes) != size:
                 raise TypeError(WRONG_SIZE)
-            if self.tail + len(sizes) - self.framed > limits.FRAME_EVENTS_MAX:
-                self.flush()
+            self._make_place(len(sizes), size)
             self._join_singles()
             self._add_part(body, sizes, size, future)
             self.size += size
@@ -222,6 +220,12 @@ class AppendQueue:
             elif not self.is_due:
                 self.schedule()
         return future
+
+    def _make_place(self, count: int, size: int) -> None:
+        """Send the batch first if one frame cannot hold so much more."""
+        is_large = self.size + size > limits.FRAME_BYTES_MAX - frames.HEAD_BYTES
+        if is_large or self.tail + count - self.framed > limits.FRAME_EVENTS_MAX:
+            self.flush()
 
     def _join_singles(self) -> None:
         """Make the single events a part."""
@@ -290,25 +294,17 @@ class AppendQueue:
         self.is_due = self._is_waiting = False
         if self._parts:
             self._join_singles()
-            parts = self._parts
+            parts, now = self._parts, self._clock_us()
+            columns, bodies = [part.lengths for part in parts], [part.body for part in parts]
             frame: Frame = frames.build_of_parts(
-                self._stream,
-                self.framed,
-                self._epoch,
-                self._clock_us(),
-                [part.lengths for part in parts],
-                [part.body for part in parts],
+                self._stream, self.framed, self._epoch, now, columns, bodies
             )
-            self._parts = []
-            self.size = 0
+            self._parts, self.size = [], 0
             self._send(frame, [part.unacked for part in parts])
         elif self.payloads:
-            frame = self._built(
-                self.payloads, self.size
-            )  # if that fails, they stay queued (trap 40)
+            frame = self._built(self.payloads, self.size)  # or they stay queued (trap 40)
             unacked = self._next_unacked(len(self.payloads), self.size, self.futures)
-            self.payloads, self.futures = [], []
-            self.size = 0
+            self.payloads, self.futures, self.size = [], [], 0
             self._send(frame, [unacked])
 
     def _built(self, payloads: list[bytes], size: int, sizes: list[int] | None = None) -> Frame:

@@ -1,6 +1,7 @@
 """The queue of one epoch's appends: who waits for room, who is told, and what a resignation refuses."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -140,15 +141,16 @@ async def test_the_end_refuses_all_who_wait_in_line(bench, how):
     assert len(bench.frames) == 1
 
 
+def no_memory(*args):
+    raise MemoryError
+
+
 def flush_without_memory(bench, monkeypatch):
     """The frame of what is queued cannot be made now."""
 
-    def fail(*args):
-        raise MemoryError
-
     with monkeypatch.context() as patch:
-        patch.setattr(frames, "build", fail)
-        patch.setattr(frames, "build_of_parts", fail)
+        patch.setattr(frames, "build", no_memory)
+        patch.setattr(frames, "build_of_parts", no_memory)
         with pytest.raises(MemoryError):
             bench.queue.flush()
 
@@ -299,3 +301,31 @@ async def test_a_frame_never_has_more_events_than_a_server_takes(monkeypatch, is
     assert sum(count for _, count in bench.frames) == 36
     assert max(count for _, count in bench.frames) <= 16
     bench.queue.commit(36)
+
+
+async def test_a_single_event_behind_runs_does_not_make_a_frame_of_too_many_events(monkeypatch):
+    monkeypatch.setattr(limits, "FRAME_EVENTS_MAX", 16)
+    bench = Bench(batch=64)
+    bench.queue.add_now([b"first"])
+    for _ in range(2):
+        bench.queue.add_now([b""] * 8)
+    last = bench.writer.append_soon(b"")
+    await turns()
+    assert bench.frames == [(0, 1), (1, 16), (17, 1)]
+    bench.queue.commit(18)
+    assert await last == 17
+
+
+async def test_runs_that_could_not_leave_do_not_grow_past_a_frame(monkeypatch):
+    bench = Bench(room=limits.SEND_QUEUE_BYTES_MAX, batch=4 * limits.MIB)
+    bench.queue.add_now([b"first"])
+    large = bytes(3 * limits.MIB)
+    with monkeypatch.context() as patch:
+        patch.setattr(frames, "build_of_parts", no_memory)
+        for _ in range(8):
+            with suppress(MemoryError):
+                bench.queue.add_now([large])
+    bench.queue.flush()
+    assert bench.payloads == [[b"first"], [large] * 5]
+    assert bench.queue.tail == 6
+    bench.queue.commit(6)
