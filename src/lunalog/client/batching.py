@@ -13,6 +13,7 @@ import asyncio
 from array import array
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import chain, count
 from typing import Any, Final
 
@@ -150,10 +151,7 @@ class AppendQueue:
         future: asyncio.Future[int] = self.create_future()
         self.payloads.append(payload)
         self.futures.append(future)
-        if self.size >= self._batch_bytes_max:
-            self.flush()
-        elif not self.is_due:
-            self.schedule()
+        self._leave(self._batch_bytes_max)
         return future
 
     def add_alone(
@@ -183,9 +181,12 @@ class AppendQueue:
         if self.must_wait(size):
             return None
         self._check(expected)
+        tail = self.tail
         try:
             return self._add_run(payloads, sizes, size)
         except TypeError:
+            if self.tail != tail:
+                raise  # it is queued, so its payloads are not what was wrong
             return None
 
     def add_many(
@@ -215,10 +216,7 @@ class AppendQueue:
             self._join_singles()
             self._add_part(body, sizes, size, future)
             self.size += size
-            if self.size >= RUNS_FACTOR * self._batch_bytes_max:
-                self.flush()
-            elif not self.is_due:
-                self.schedule()
+            self._leave(RUNS_FACTOR * self._batch_bytes_max)
         return future
 
     def _make_place(self, count: int, size: int) -> None:
@@ -249,6 +247,14 @@ class AppendQueue:
         self, count: int, size: int, futures: list[asyncio.Future[int]] | asyncio.Future[range]
     ) -> Unacked:
         return Unacked(self._joined, self._joined + count, size, futures)
+
+    def _leave(self, full: int) -> None:
+        """Send the batch now if it has `full` bytes, else, or if that fails, at the end of this turn."""
+        if self.size >= full:
+            with suppress(MemoryError):  # what is queued has a future, no other outcome (trap 40)
+                self.flush()
+        if self.size and not self.is_due:
+            self.schedule()
 
     def schedule(self) -> None:
         """Let the batch leave at the end of this turn."""
@@ -405,6 +411,7 @@ class AppendQueue:
             _fail(future, self._outcome(sequence, error))
         self._unacked.clear()
         self.payloads, self.futures, self._parts = [], [], []
+        self._joined = self.framed
         self.size = self._unacked_bytes = 0
         self._wake_room()
         for _, waiter in self._settled:

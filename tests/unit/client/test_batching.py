@@ -270,6 +270,7 @@ async def test_runs_that_wait_end_with_the_epoch_as_not_sent(busy):
     busy.queue.end(NotLeaderError("over"))
     outcomes = [type(future.exception()) for future in (busy.first, single, run)]
     assert outcomes == [OutcomeUnknownError, NotLeaderError, NotLeaderError]
+    assert busy.writer.tail == 1
     await turns()
     assert busy.frames == [(0, 1)]
 
@@ -323,9 +324,46 @@ async def test_runs_that_could_not_leave_do_not_grow_past_a_frame(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(frames, "build_of_parts", no_memory)
         for _ in range(8):
-            with suppress(MemoryError):
+            with suppress(MemoryError):  # of what is not queued
                 bench.queue.add_now([large])
     bench.queue.flush()
     assert bench.payloads == [[b"first"], [large] * 5]
     assert bench.queue.tail == 6
     bench.queue.commit(6)
+
+
+@pytest.mark.parametrize("is_run", [False, True])
+async def test_an_append_that_fills_a_batch_has_no_second_outcome(busy, monkeypatch, is_run):
+    """Trap 40: it is queued, so its caller gets a future whether or not the frame can be made now."""
+    monkeypatch.setattr(frames, "build", no_memory)
+    monkeypatch.setattr(frames, "build_of_parts", no_memory)
+    if is_run:
+        busy.queue.add_now([bytes(ROOM - 10)])
+        busy.queue.add_now([bytes(ROOM - 10)])
+        pending = busy.queue.add_now([b"x" * 10])
+    else:
+        busy.writer.append_soon(bytes(ROOM - 10))
+        pending = busy.writer.append_soon(b"x" * 10)
+    monkeypatch.undo()
+    assert busy.frames == [(0, 1)]
+    await turns()
+    busy.queue.commit(busy.writer.tail)
+    assert await pending in {2, range(3, 4)}
+    assert len(busy.frames) == 2
+
+
+@pytest.mark.parametrize("is_alone", [False, True])
+async def test_a_run_is_not_queued_twice_when_sending_fails(busy, monkeypatch, is_alone):
+    """What cannot be sent for a bug of ours is not taken for payloads that must be copied."""
+
+    def fail(*args):
+        raise TypeError
+
+    for _ in range(2):
+        busy.queue.add_now([bytes(ROOM - 10)])
+    if is_alone:
+        busy.queue.flush()
+    monkeypatch.setattr(busy.queue, "_emit", fail)
+    with pytest.raises(TypeError):
+        busy.queue.add_now([bytes(ROOM if is_alone else 10)])
+    assert busy.writer.tail == 4
