@@ -67,7 +67,7 @@ def fenced_means_refused(real: Any, self: AppendQueue, sequence: int, error: Lun
     "lunalog.client.batching:AppendQueue.commit",
 )
 def oldest_acknowledged_too(real: Any, self: AppendQueue, committed: int) -> None:
-    real(self, max([committed, *(entry.end for entry in list(self._unacked)[:2])]))
+    real(self, max([committed, *(frame[-1].end for frame in list(self._unacked)[:2])]))
 
 
 @fault(
