@@ -52,7 +52,7 @@ GUARDS: dict[str, Guard] = {
     "client-append": Guard("calls at a client of three servers, a lone append", 139, 150),
     "client-batch": Guard("calls at a client of three servers, a batch", 157, 168),
     "client-batch-events": Guard("instructions, a batch of 1,000 events, not 1", 0, 20, -20),
-    "client-run": Guard("calls at a client, a further batch in the same turn", 33, 36),
+    "client-run": Guard("calls at a client, a further batch in the same turn", 34, 36),
     "client-run-events": Guard("instructions, if it has 1,000 events, not 1", 0, 20, -20),
     "client-run-writes": Guard("writes to each server, 20 batches in one turn", 2, 2),
     "client-future": Guard("calls at a client, an event through a future", 6, 6.6),

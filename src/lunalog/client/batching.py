@@ -37,10 +37,13 @@ BUSY_FRAMES: Final = 4
 RUNS_FACTOR: Final = 2
 """So many times as large a batch leaves if it is made of runs: they cost a client little, so that what
 a frame costs the servers decides."""
-WRONG_SIZE: Final = "a payload is not as many bytes as it is long"
 Emit = Callable[[Sequence, int, Frame, bool], bool]
 """Sends a frame of so many events from a sequence on, at once if nothing more comes in this turn; tells
 whether any socket got it."""
+
+
+class _NotBytesError(Exception):
+    """A payload is not bytes, or not as many as it is long."""
 
 
 class Unacked(msgspec.Struct, frozen=True):
@@ -84,9 +87,8 @@ class AppendQueue:
         self.size = 0
         """Bytes of that batch, lengths included."""
         self._parts: list[Part] = []
-        self._batch_bytes_max = min(
-            config.batch_bytes_max, limits.FRAME_EVENTS_MAX * EVENT_OVERHEAD_BYTES
-        )
+        of_empty_events = limits.FRAME_EVENTS_MAX * EVENT_OVERHEAD_BYTES
+        self._batch_bytes_max = min(config.batch_bytes_max, of_empty_events)
         self._limit_max = min(self._batch_bytes_max, limits.PAYLOAD_BYTES_MAX)
         self.limit = self._limit_max
         """From this size on an append must look closer: the batch or the queue is full, or over."""
@@ -161,9 +163,8 @@ class AppendQueue:
         if expected is not None:
             self._check(expected)
         future: asyncio.Future[int] = self.create_future()
-        frame = self._built([payload], size)
         unacked = Unacked(self.framed, self.framed + 1, size, [future])
-        self._send(frame, [unacked], is_alone=True)
+        self._send(self._built([payload], size), [unacked], is_alone=True)
         return future
 
     def add_now(
@@ -181,12 +182,9 @@ class AppendQueue:
         if self.must_wait(size):
             return None
         self._check(expected)
-        tail = self.tail
         try:
             return self._add_run(payloads, sizes, size)
-        except TypeError:
-            if self.tail != tail:
-                raise  # it is queued, so its payloads are not what was wrong
+        except _NotBytesError:
             return None
 
     def add_many(
@@ -209,9 +207,12 @@ class AppendQueue:
             frame = self._built(payloads, size, sizes)
             self._send(frame, [self._next_unacked(len(payloads), size, future)])
         else:
-            body = b"".join(payloads)
+            try:
+                body = b"".join(payloads)
+            except TypeError as error:
+                raise _NotBytesError from error
             if len(body) + EVENT_OVERHEAD_BYTES * len(sizes) != size:
-                raise TypeError(WRONG_SIZE)
+                raise _NotBytesError
             self._make_place(len(sizes), size)
             self._join_singles()
             self._add_part(body, sizes, size, future)
@@ -314,11 +315,14 @@ class AppendQueue:
             self._send(frame, [unacked])
 
     def _built(self, payloads: list[bytes], size: int, sizes: list[int] | None = None) -> Frame:
-        """Make the next frame; raises `TypeError` unless its payloads are bytes of that size."""
+        """Make the next frame, of payloads that have that size."""
         now, first = self._clock_us(), self.framed
-        frame = frames.build(self._stream, first, self._epoch, now, payloads, sizes)
+        try:
+            frame = frames.build(self._stream, first, self._epoch, now, payloads, sizes)
+        except TypeError as error:
+            raise _NotBytesError from error
         if len(frame) != frames.HEAD_BYTES + size:
-            raise TypeError(WRONG_SIZE)
+            raise _NotBytesError
         return frame
 
     def _send(self, frame: Frame, unacked: list[Unacked], *, is_alone: bool = False) -> None:
@@ -402,9 +406,8 @@ class AppendQueue:
         self.limit = 0
         self._is_over = True
         for entry in [*chain(*self._unacked), *(part.unacked for part in self._parts)]:
-            futures: list[Any] = (
-                entry.futures if isinstance(entry.futures, list) else [entry.futures]
-            )
+            given: Any = entry.futures
+            futures = given if isinstance(given, list) else [given]
             for sequence, future in enumerate(futures, entry.first):
                 _fail(future, self._outcome(sequence, error))
         for sequence, future in enumerate(self.futures, self._joined):
