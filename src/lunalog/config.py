@@ -47,7 +47,8 @@ class ClientConfig:
     in_flight_bytes_max: int = 64 * limits.MIB
     """Unacknowledged bytes a writer; also how far a replica may lag before it is rolled out."""
     batch_bytes_max: int = 256 * limits.KIB
-    """A busy writer closes a frame at about this size, one of several `append_many` at twice."""
+    """A busy writer closes a frame at about this size, one of several `append_many` at twice; more
+    than 4 MiB counts as that, which 2^20 empty events take."""
     read_ahead_bytes: int = 4 * limits.MIB
     commit_mark_ms: int = 5
     """How long after the last append the committed sequence is told to idle replicas."""
