@@ -26,7 +26,7 @@ TRACED_PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 \
   $(shell $(python) -c 'import sys; sys.exit(sys.version_info < (3, 13))' 2>/dev/null && echo $(python))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage traced-python check lint sim fuzz chaos model crashes mutants nightly bench goals bench-peers clean
+.PHONY: help demo test coverage traced-python check lint sim fuzz chaos model crashes mutants nightly bench goals parts bench-peers clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -109,6 +109,11 @@ bench: $(VENV)/run.stamp ## every target of the README beside the yardstick (ROU
 
 goals: $(VENV)/run.stamp ## what it aims at beyond that, near the floor of the machine (ROUNDS=5)
 	$(RUN)/python bench/goals.py --rounds $(ROUNDS)
+
+parts: $(VENV)/run.stamp ## frames, log and connections alone, each beside the bare work
+	$(RUN)/python bench/codec.py
+	$(RUN)/python bench/wal.py
+	$(RUN)/python bench/loopback.py
 
 bench-peers: ROUNDS = 3
 bench-peers: $(VENV)/run.stamp ## Kafka, BookKeeper, JetStream, Redis, etcd on the same work (PEERS=kafka,redis ROUNDS=3)

@@ -19,7 +19,6 @@ MADE = 10_000
 LED = 1_000
 PARALLEL = 64
 EVENT_BYTES = 100
-BATCH = 100
 SECONDS = 3.0
 RATIO = f"{LED} streams / one stream"
 BOUNDS = {"streams created/s": (1000.0, "/s"), RATIO: (0.5, "x")}
@@ -41,9 +40,9 @@ async def create(journal: SingleWriteJournal) -> float:
     return MADE / (time.perf_counter() - began)
 
 
-async def append(writers: list[StreamWriter], in_flight: int) -> float:
+async def append(writers: list[StreamWriter], in_flight: int, batch: int) -> float:
     """Append batches to all of them for `SECONDS`, so many under way in all; bytes a second."""
-    events = [os.urandom(EVENT_BYTES) for _ in range(BATCH)]
+    events = [os.urandom(EVENT_BYTES) for _ in range(batch)]
     until = time.perf_counter() + SECONDS
     batches = 0
 
@@ -59,10 +58,10 @@ async def append(writers: list[StreamWriter], in_flight: int) -> float:
     async with asyncio.TaskGroup() as group:
         for number in range(in_flight):
             group.create_task(one(number))
-    return batches * BATCH * EVENT_BYTES / (time.perf_counter() - began)
+    return batches * batch * EVENT_BYTES / (time.perf_counter() - began)
 
 
-async def measure() -> dict[str, float]:
+async def measure(batch: int) -> dict[str, float]:
     """One cluster, one client process."""
     async with (
         BenchCluster() as cluster,
@@ -75,9 +74,9 @@ async def measure() -> dict[str, float]:
             part = leads[at : at + PARALLEL]
             writers += await asyncio.gather(*(lead.__aenter__() for lead in part))
         try:
-            one = await append(writers[:1], LED)
-            many = await append(writers, LED)
-            again = await append(writers[:1], LED)
+            one = await append(writers[:1], LED, batch)
+            many = await append(writers, LED, batch)
+            again = await append(writers[:1], LED, batch)
         finally:
             for at in range(0, LED, PARALLEL):
                 part = leads[at : at + PARALLEL]
@@ -93,9 +92,10 @@ async def measure() -> dict[str, float]:
 def main() -> int:
     """Parse, run, report."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch", type=int, default=100, help="events in one append, of 100 bytes")
     parser.add_argument("--verdict", action="store_true")
     wanted = parser.parse_args()
-    found = asyncio.run(measure())
+    found = asyncio.run(measure(wanted.batch))
     print(json.dumps({name: round(value, 2) for name, value in found.items()}))
     return int(wanted.verdict and any(found[name] < bound for name, (bound, _) in BOUNDS.items()))
 
