@@ -89,8 +89,10 @@ class Floor:
 
     def close(self) -> None:
         """End the replicas with their connections, behind their last acks."""
-        self.rest()
         for connection in self._sockets.values():
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(64):
+                pass
             connection.close()
 
 
