@@ -17,6 +17,8 @@ HERE = Path(__file__).parent
 
 def main() -> int:
     """Run, show, keep; returns what the benchmark does."""
+    if len(sys.argv) < 2 or not (HERE / sys.argv[1]).is_file():
+        sys.exit(f"keep.py: name a benchmark of {HERE}\n\n{__doc__}")
     name, *arguments = sys.argv[1:]
     now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     lines = [f"{now}, commit {commit()}, {machine()}", f"$ bench/{name} {' '.join(arguments)}", ""]

@@ -284,20 +284,23 @@ async def growth_of_batch(client):
     return thousand - one
 
 
+async def of_one_more(kind, few, append, acks):
+    """What it costs to append one thing more in a turn that has a few already."""
+    found = [
+        await least(kind, lambda a, n=count: append(n, a), lambda n=count: acks(n))
+        for count in (few, 2 * few)
+    ]
+    return (found[1] - found[0]) / few
+
+
 async def of_run(client, payloads, kind=Calls):
-    """One `append_many` more in the same turn."""
-    found = []
-    for count in (10, 20):
-        runs = [payloads] * count
-        events = count * len(payloads)
-        found.append(
-            await least(
-                kind,
-                lambda a, r=runs: client.append_runs(r, a),
-                lambda events=events: client.acks(events),
-            )
-        )
-    return (found[1] - found[0]) / 10
+    """One `append_many` more."""
+    return await of_one_more(
+        kind,
+        10,
+        lambda count, acks: client.append_runs([payloads] * count, acks),
+        lambda count: client.acks(count * len(payloads)),
+    )
 
 
 async def growth_of_run(client):
@@ -314,17 +317,9 @@ async def writes_of_runs(client):
 
 async def of_future(client, kind=Calls):
     """One event more through `append_soon`."""
-    found = []
-    for count in (300, 600):
-        payloads = [b"x" * 10] * count
-        found.append(
-            await least(
-                kind,
-                lambda a, p=payloads: client.append_soon(p, a),
-                lambda count=count: client.acks(count),
-            )
-        )
-    return (found[1] - found[0]) / 300
+    return await of_one_more(
+        kind, 300, lambda count, acks: client.append_soon([b"x" * 10] * count, acks), client.acks
+    )
 
 
 async def writes_of_batch(client):

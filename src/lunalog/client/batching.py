@@ -34,6 +34,8 @@ from lunalog.wire import frames
 
 BUSY_FRAMES: Final = 4
 """With so many frames under way a batch that is not full waits for an acknowledgement."""
+NO_MEMORY_PAUSE_S: Final = 0.1
+"""Before a batch whose frame found no memory is tried again."""
 RUNS_FACTOR: Final = 2
 """So many times as large a batch leaves if it is made of runs: they cost a client little, so that what
 a frame costs the servers decides."""
@@ -266,7 +268,11 @@ class AppendQueue:
         if len(self._unacked) >= BUSY_FRAMES:
             self._is_waiting = True  # the next acknowledgement sends it
             return
-        self.flush()
+        try:
+            self.flush()
+        except MemoryError:  # what is queued must not wait for the next append (trap 40)
+            self.is_due = True
+            self.loop.call_later(NO_MEMORY_PAUSE_S, self._turn_ended)
 
     def _check(self, expected: Sequence | None) -> None:
         if self.error is not None:

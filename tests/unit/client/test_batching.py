@@ -174,6 +174,24 @@ async def test_a_batch_that_is_never_made_ends_with_the_epoch(bench, monkeypatch
     assert isinstance(pending.exception(), NotLeaderError)
 
 
+async def test_a_batch_that_found_no_memory_at_the_turns_end_is_tried_again(bench, monkeypatch):
+    """Trap 40: nobody else may come whose append would take it along."""
+
+    def fail(*args):
+        raise MemoryError
+
+    monkeypatch.setattr("lunalog.client.batching.NO_MEMORY_PAUSE_S", 0.0)
+    pending = bench.writer.append_soon(b"a")
+    with monkeypatch.context() as patch:
+        patch.setattr(frames, "build", fail)
+        await turns()
+    assert bench.frames == []
+    await turns()
+    assert bench.frames == [(0, 1)]
+    bench.queue.commit(1)
+    assert await pending == 0
+
+
 # ------------------------------------------------------------------ runs: `append_many`
 
 
