@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from lunalog.client.batching import AppendQueue
@@ -21,7 +21,6 @@ from lunalog.client.marks import Marks
 from lunalog.client.servers import ServerLinks
 from lunalog.client.slots import MemberSlot, SegmentSlots
 from lunalog.client.takeover import OldSet
-from lunalog.client.ticking import Ticks
 from lunalog.client.watch import StreamWatch
 from lunalog.config import ClientConfig
 from lunalog.core import effects
@@ -107,7 +106,8 @@ class Leadership:
         self._writers: list[Any] = []
         self._todo: list[Effect] = []
         self._is_doing = False
-        self._ticks = Ticks(runtime, self.machine, self.feed, links.pulse, self._servers)
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._marks = Marks(self.machine, config.commit_mark_ms / 1000, self._tell_committed)
         self._answers: dict[int, Callable[[Sequence, LunalogError | None], None]] = {}
         self._next_token = 0
@@ -290,12 +290,20 @@ class Leadership:
         if queue is not None and machine.committed > queue.committed and not self.ended.done():
             queue.commit(machine.committed)
             self._marks.committed()
-        if not self._ticks.is_watched:
-            self._ticks.later()
+        if machine.next_tick is not None:
+            self._tick_at(machine.next_tick)
 
-    def _servers(self) -> Set[str]:
-        slots = self._slots.values()
-        return {member.replica.member.server for found in slots for member in found.members}
+    def _tick_at(self, at: float) -> None:
+        if self._timer is not None:
+            if at >= self._timer_at:
+                return
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_later(max(0.0, at - self._runtime.now()), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.feed(self.machine.tick, self._runtime.now())
 
     def _start(self, work: Any, what: str) -> None:
         _ = self._tasks.start(work, f"{what}-{self._name}-{self.epoch}")
@@ -321,8 +329,8 @@ class Leadership:
             self._marks.appended(now)
             if machine.is_timing_due:
                 machine.time_last(now)
-            if not self._ticks.is_watched:
-                self._ticks.watch()
+            if self._timer is None or self._timer_at - now > 1.0:
+                self._tick_at(now + machine.settings.tick_s)
         except Exception as error:
             self._runtime.fail(error)
             raise
@@ -462,7 +470,9 @@ class Leadership:
             if self.machine.committed > self.queue.committed:
                 self.queue.commit(self.machine.committed)
             self.queue.end(effect.error)
-        self._ticks.end()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
         self._marks.end()
         if self._links.leaders.get(self._stream) is self:
             del self._links.leaders[self._stream]

@@ -134,12 +134,6 @@ class LeaderState(abc.ABC):
         return self.phase is Phase.LEADING and not self.is_resigning
 
     @property
-    def is_waiting(self) -> bool:
-        """True while acks are due without which something cannot go on."""
-        is_due = self.committed < self.outbox.tail or self.next is not None
-        return is_due and self.phase is Phase.LEADING
-
-    @property
     def target(self) -> SegmentReplication | None:
         """Where new frames go: ahead into the next segment while rolling."""
         return self.next or self.current

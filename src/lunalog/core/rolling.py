@@ -2,13 +2,11 @@
 
 Urgent: fewer than A members answer.  Planned: a member is lost, lags or is slow, the set is short or
 does not meet the policy, the segment is large or old, or the master wishes it.  Time enters as ticks:
-a leader whose own loop stood still counts one tick, not a timeout (its acks wait unread), and a member
-that acknowledges other streams meanwhile has fewer (client/pulse.py).
+a leader whose own loop stood still counts one tick, not a timeout (its acks wait unread).
 """
 
 from __future__ import annotations
 
-from collections.abc import Set
 from typing import NamedTuple
 
 import msgspec
@@ -104,17 +102,8 @@ class RollWatch:
         self.wanted = ""
         """A reason from outside: size, age, or what the master wishes."""
 
-    def tick(
-        self,
-        segment: SegmentReplication,
-        written: Sequence,
-        now: float,
-        silent: Set[str] | None = None,
-    ) -> None:
-        """Look whether every member that owes acks for what was `written` has sent some.
-
-        With `silent`, time passes for these servers only: the others acknowledge other streams.
-        """
+    def tick(self, segment: SegmentReplication, written: Sequence, now: float) -> None:
+        """Look whether every member that owes acks for what was `written` has sent some."""
         self._calm(now)
         was_short = was_wrong = False
         for replica in segment.replicas:
@@ -127,7 +116,7 @@ class RollWatch:
                 was_wrong |= has_moved and was_short and replica.idle_ticks >= self.patience
                 replica.seen = replica.matched
                 replica.idle_ticks = 0
-            elif replica.is_open and (silent is None or replica.member.server in silent):
+            elif replica.is_open:
                 replica.idle_ticks += 1
         if was_wrong:
             self._be_patient(now)
