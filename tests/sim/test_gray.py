@@ -37,6 +37,14 @@ def test_a_gray_member_costs_less_than_twice_the_p99(
     assert finding.violations == []
 
 
+@pytest.mark.parametrize("seed", [4, 8, 10])
+def test_a_slow_member_is_left_soon(seed: int) -> None:
+    """Schedules in which it is not, once a frame is timed every fourth tick only."""
+    finding = CHECKERS["L3"](GraySchedule(seed, (2, 2), "disk", 10.0).run())
+    assert finding.checked == 1
+    assert finding.violations == []
+
+
 def test_a_slow_quorum_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The canary: every ack waits for a member that is slow and answers, and nobody rolls away."""
     monkeypatch.setattr(pace, "LATE_FRAMES", 1_000_000)
