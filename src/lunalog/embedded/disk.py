@@ -46,6 +46,9 @@ class MemoryFile:
         found = bytes(self._content.written[offset : offset + size])
         return found + bytes(size - len(found))
 
+    async def uncache(self, start: int, end: int) -> None:
+        """Nothing lies anywhere else."""
+
     async def allocate(self, size: int) -> None:
         """Remember how long the file is."""
         self._content.allocated = max(self._content.allocated, size)

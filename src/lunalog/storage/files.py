@@ -34,6 +34,10 @@ class File(Protocol):
         """Read up to `size` bytes; fewer only at the end of the file."""
         ...
 
+    async def uncache(self, start: int, end: int) -> None:
+        """Let the page cache forget these bytes, which are durable; a hint, without an error."""
+        ...
+
     async def allocate(self, size: int) -> None:
         """Reserve space up to `size` bytes and extend the file to it, zeros where never written."""
         ...
@@ -134,6 +138,11 @@ class SystemFile:
                 break
             found += more
         return found
+
+    async def uncache(self, start: int, end: int) -> None:
+        """`posix_fadvise`: what is not durable stays, and a page that is only partly among them."""
+        with contextlib.suppress(OSError):  # a file system that does not know it keeps its pages
+            os.posix_fadvise(self._fd, start, end - start, os.POSIX_FADV_DONTNEED)
 
     async def allocate(self, size: int) -> None:
         """`posix_fallocate`: ENOSPC comes here and not in the middle of an append (D3)."""

@@ -36,6 +36,11 @@ BLANK_BYTES: Final = 256 * limits.KIB
 Blocks that were only reserved cost a commit of the file system's own journal when they are first
 written; so written ahead, a run of lone appends pays that once.
 """
+UNCACHE_BYTES: Final = 4 * limits.MIB
+"""The page cache forgets what is durable in pieces of this size, all but the newest (ADR 0012).
+
+No page, however large, is part of two of them: the kernel keeps one that is not forgotten as a whole.
+"""
 _BLANK: Final = memoryview(bytes(BLANK_BYTES))
 SYNC_SHARE: Final = 0.2
 """Weight of the newest sync in the moving average of their times."""
@@ -106,6 +111,7 @@ class Wal:
         self.synced_to = Position()
         self.previous = Position()
         self._written_to = 0
+        self._cached_from = 0
         self.next: Extent | None = None
         self.is_short_of_space = False
         self._spare_bytes = 0
@@ -129,7 +135,7 @@ class Wal:
     def enter(self, extent: Extent, previous: Position) -> None:
         """Go on in a new extent; its first batch names where the log ended before."""
         self.extent, self.offset, self.previous = extent, 0, previous
-        self._written_to = 0
+        self._written_to = self._cached_from = 0
 
     def _encode(self, extent: Extent, records: list[Record], flags: int) -> Batch:
         place = Place(
@@ -165,6 +171,10 @@ class Wal:
         return self.extent
 
     async def _write(self, extent: Extent, batch: Batch) -> None:
+        if self.offset - self._cached_from >= 2 * UNCACHE_BYTES:
+            end = (self.offset // UNCACHE_BYTES - 1) * UNCACHE_BYTES
+            await extent.file.uncache(self._cached_from, end)
+            self._cached_from = end
         began = self._runtime.now()
         end = self.offset + batch.size
         if end > extent.allocated and await extent.grow(end, self._extent_bytes):
@@ -191,6 +201,7 @@ class Wal:
         await self._write(extent, self._encode(extent, [], Flags.LAST))
         self.next = None
         end = self.offset
+        await extent.file.uncache(self._cached_from, end)
         await extent.file.close()
         self.enter(following, Position(extent.number, end))
         return Closed(extent.number, end, following.number, self.number, self.before)

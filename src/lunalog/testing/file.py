@@ -74,6 +74,10 @@ class SimulatedFile:
         self._check()
         return await self._disk.perform("read", lambda: self._inode.read(offset, size), size)
 
+    async def uncache(self, start: int, end: int) -> None:
+        """Nothing: what was synced reads the same from the disk."""
+        self._check()
+
     async def allocate(self, size: int) -> None:
         """Take the space and set the length."""
         self._check()

@@ -11,6 +11,7 @@ async def test_what_is_written_is_read_and_the_rest_is_zeros():
     await file.allocate(100)
     await file.write(10, [b"abc", memoryview(b"de"), bytearray(b"f")])
     await file.sync()
+    await file.uncache(0, 100)
     assert await file.size() == 100
     assert await file.read(8, 12) == b"\0\0abcdef\0\0\0\0"
     assert await file.read(95, 50) == bytes(5)

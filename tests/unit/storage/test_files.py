@@ -35,6 +35,18 @@ def test_what_was_written_is_read(disk: Disk) -> None:
     drive(file.close())
 
 
+def test_what_the_page_cache_forgot_is_read_from_the_disk(disk: Disk) -> None:
+    file = drive(disk.open("b", create=True))
+    drive(file.write(0, [bytes(8192), b"kept"]))
+    drive(file.sync())
+    drive(file.uncache(0, 8192))
+    drive(file.write(8196, [b" and not written yet"]))
+    drive(file.uncache(0, 1 << 20))
+    assert drive(file.read(8190, 100)) == b"\0\0kept and not written yet"
+    drive(file.close())
+    drive(file.uncache(0, 8192))  # a hint: where it cannot be taken nothing happens
+
+
 def test_names_come_and_go(disk: Disk, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         drive(disk.open("a"))
