@@ -21,6 +21,7 @@ from lunalog.client.marks import Marks
 from lunalog.client.servers import ServerLinks
 from lunalog.client.slots import MemberSlot, SegmentSlots
 from lunalog.client.takeover import OldSet
+from lunalog.client.ticking import Ticks
 from lunalog.client.watch import StreamWatch
 from lunalog.config import ClientConfig
 from lunalog.core import effects
@@ -106,8 +107,7 @@ class Leadership:
         self._writers: list[Any] = []
         self._todo: list[Effect] = []
         self._is_doing = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._ticks = Ticks(runtime, self.machine, self.feed, links.pulse)
         self._marks = Marks(self.machine, config.commit_mark_ms / 1000, self._tell_committed)
         self._answers: dict[int, Callable[[Sequence, LunalogError | None], None]] = {}
         self._next_token = 0
@@ -290,20 +290,8 @@ class Leadership:
         if queue is not None and machine.committed > queue.committed and not self.ended.done():
             queue.commit(machine.committed)
             self._marks.committed()
-        if machine.next_tick is not None:
-            self._tick_at(machine.next_tick)
-
-    def _tick_at(self, at: float) -> None:
-        if self._timer is not None:
-            if at >= self._timer_at:
-                return
-            self._timer.cancel()
-        self._timer_at = at
-        self._timer = self._loop.call_later(max(0.0, at - self._runtime.now()), self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        self.feed(self.machine.tick, self._runtime.now())
+        if not self._ticks.is_watched:
+            self._ticks.later()
 
     def _start(self, work: Any, what: str) -> None:
         _ = self._tasks.start(work, f"{what}-{self._name}-{self.epoch}")
@@ -327,10 +315,10 @@ class Leadership:
             )
             now = self._runtime.now()
             self._marks.appended(now)
-            if machine.is_timing_due:
+            if now >= machine.timing_at:
                 machine.time_last(now)
-            if self._timer is None or self._timer_at - now > 1.0:
-                self._tick_at(now + machine.settings.tick_s)
+            if not self._ticks.is_watched:
+                self._ticks.watch()
         except Exception as error:
             self._runtime.fail(error)
             raise
@@ -400,6 +388,7 @@ class Leadership:
         )
         slots = SegmentSlots(self._links, self._tasks, self, segment, message)
         self._slots[segment.id] = slots
+        self._note_servers()
         slots.start()
 
     def _send_from(self, effect: effects.SendFrom) -> None:
@@ -415,6 +404,11 @@ class Leadership:
         slots = self._slots.pop(effect.segment.id, None)
         if slots is not None:
             slots.drop()
+            self._note_servers()
+
+    def _note_servers(self) -> None:
+        members = (member for slots in self._slots.values() for member in slots.members)
+        self._ticks.servers = frozenset(member.replica.member.server for member in members)
 
     # ------------------------------------------------------------------ read points: R14
 
@@ -470,9 +464,7 @@ class Leadership:
             if self.machine.committed > self.queue.committed:
                 self.queue.commit(self.machine.committed)
             self.queue.end(effect.error)
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None
+        self._ticks.end()
         self._marks.end()
         if self._links.leaders.get(self._stream) is self:
             del self._links.leaders[self._stream]

@@ -14,8 +14,10 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from lunalog.client.backoff import Backoff
+from lunalog.client.pulse import Pulse
 from lunalog.client.wanting import ServersWanted
 from lunalog.config import ClientConfig
+from lunalog.core.rolling import LeaderSettings
 from lunalog.errors import (
     ClosedError,
     LunalogError,
@@ -82,6 +84,8 @@ class ServerLink(Handler):
         self.server = server
         self.connection: Connection | None = None
         self.slots: dict[int, SlotOwner] = {}
+        self.has_acked = False
+        """True once the server has acknowledged anything since that was asked last."""
         self.retry_at = 0.0
         """No dialling before this time."""
         self.error: LunalogError | None = None
@@ -94,6 +98,7 @@ class ServerLink(Handler):
 
     def on_ack(self, connection: Connection, slot: int, end: int) -> None:
         """Tell the slot's owner; acks of slots that were closed come late and say nothing."""
+        self.has_acked = True
         owner = self.slots.get(slot)
         if owner is not None:
             owner.on_ack(end)
@@ -158,6 +163,9 @@ class ServerLinks:
         self.queued_bytes = 0
         """Of frames since connections were last flushed, also what left with its turn."""
         self.wanted = ServersWanted()
+        self.pulse = Pulse(
+            LeaderSettings(config.roll_ack_timeout_ms).tick_s, self.take_silent, runtime.fail
+        )
         self._cluster = cluster
         self._peer = peer
         self._incarnation = incarnation
@@ -201,6 +209,14 @@ class ServerLinks:
         if link is None:
             return self.config.retry_ms_max / 1000
         return max(0.0, link.retry_at - self.runtime.now())
+
+    def take_silent(self) -> frozenset[str]:
+        """Name servers with slots that have acknowledged nothing since the last call."""
+        links = self._links.items()
+        found = frozenset(name for name, link in links if link.slots and not link.has_acked)
+        for link in self._links.values():
+            link.has_acked = False
+        return found
 
     async def connection(self, server: ServerAddress) -> Connection:
         """Return an open connection to `server`, dialling it if there is none.

@@ -89,8 +89,8 @@ class LeaderState(abc.ABC):
         self.error: LunalogError | None = None
         self.next_tick: float | None = None
         """When `tick` should be called at the latest."""
-        self.is_timing_due = False
-        """True when the next frame should be timed (`time_last`)."""
+        self.timing_at = 0.0
+        """The first frame from this time on should be timed (`time_last`)."""
         self.settings = settings
         self._clock_us = clock_us
         self._rolls = RollWatch(settings)
@@ -132,6 +132,19 @@ class LeaderState(abc.ABC):
     def is_accepting(self) -> bool:
         """True while appends are taken."""
         return self.phase is Phase.LEADING and not self.is_resigning
+
+    @property
+    def is_waiting(self) -> bool:
+        """True while acks are due without which something cannot go on."""
+        is_due = self.committed < self.outbox.tail or self.next is not None
+        return is_due and self.phase is Phase.LEADING
+
+    @property
+    def is_steady(self) -> bool:
+        """True while nothing but acks is waited for."""
+        is_changing = self.next is not None or self.seal is not None or self.is_resigning
+        is_asking = self._is_proposing or self._reads.is_waiting or self._doubts.is_open
+        return not (is_changing or is_asking or self._rolls.wanted)
 
     @property
     def target(self) -> SegmentReplication | None:
@@ -271,7 +284,7 @@ class LeaderState(abc.ABC):
 
     def time_last(self, now: float) -> None:
         """Time the frame that was made last, to find a member that sets the pace of all (R11)."""
-        self.is_timing_due = False
+        self.timing_at = now + self.settings.tick_s
         current = self.current
         if current is not None and current.pace is not None and self.next is None:
             current.pace.sent(self.tail, now)

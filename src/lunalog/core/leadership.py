@@ -18,6 +18,7 @@ Source: R1, R2, R4 to R11, R14, R15, R18, R21, R25, R28, R31.
 from __future__ import annotations
 
 from collections.abc import Sequence as Run
+from collections.abc import Set
 
 from lunalog.core.effects import (
     Certify,
@@ -440,14 +441,13 @@ class LeaderMachine(LeaderState):
 
     # ------------------------------------------------------------------ time
 
-    def tick(self, now: float) -> list[Effect]:
-        """Some time has passed."""
+    def tick(self, now: float, silent: Set[str] | None = None) -> list[Effect]:
+        """Some time has passed; with `silent`, only these servers' silence counts (`RollWatch.tick`)."""
         if self.phase is Phase.ENDED:
             return []
-        self.is_timing_due = True
         for segment in (self.current, self.next):
             if segment is not None:
-                self._rolls.tick(segment, self.sent(segment), now)
+                self._rolls.tick(segment, self.sent(segment), now, silent)
         self._takeover.tick(now)
         age_s = self.head.policy.segment_age_s
         if self.current is not None and now - self._opened_at >= age_s:
@@ -477,7 +477,7 @@ class LeaderMachine(LeaderState):
         current = self.current
         if self.phase is Phase.TAKEOVER or current is None:
             return now + BUSY_TICK_S
-        if self.committed < self.tail or self.next is not None:
+        if self.is_waiting:
             return now + self.settings.tick_s
         is_whole = current.working == self.head.policy.replicas
         if not is_whole or self._rolls.wanted or self.is_resigning or self._reads.is_waiting:

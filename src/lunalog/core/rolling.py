@@ -2,11 +2,13 @@
 
 Urgent: fewer than A members answer.  Planned: a member is lost, lags or is slow, the set is short or
 does not meet the policy, the segment is large or old, or the master wishes it.  Time enters as ticks:
-a leader whose own loop stood still counts one tick, not a timeout (its acks wait unread).
+a leader whose own loop stood still counts one tick, not a timeout (its acks wait unread), and of a
+member that acknowledges other streams meanwhile fewer count (client/pulse.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import NamedTuple
 
 import msgspec
@@ -102,8 +104,18 @@ class RollWatch:
         self.wanted = ""
         """A reason from outside: size, age, or what the master wishes."""
 
-    def tick(self, segment: SegmentReplication, written: Sequence, now: float) -> None:
-        """Look whether every member that owes acks for what was `written` has sent some."""
+    def tick(
+        self,
+        segment: SegmentReplication,
+        written: Sequence,
+        now: float,
+        silent: Set[str] | None = None,
+    ) -> None:
+        """Look whether every member that owes acks for what was `written` has sent some.
+
+        With `silent`, time passes for these servers only, who have sent none of any stream since the
+        last tick of the client; the others acknowledge other streams.
+        """
         self._calm(now)
         was_short = was_wrong = False
         for replica in segment.replicas:
@@ -112,11 +124,13 @@ class RollWatch:
                 break
         for replica in segment.replicas:
             has_moved = replica.matched != replica.seen
+            is_due = replica.is_open and replica.matched < written
+            is_silent = silent is not None and replica.member.server in silent
             if has_moved or replica.matched >= written:  # a boundary may have come down to it
                 was_wrong |= has_moved and was_short and replica.idle_ticks >= self.patience
                 replica.seen = replica.matched
-                replica.idle_ticks = 0
-            elif replica.is_open:
+                replica.idle_ticks = int(is_due and is_silent)  # it moved before this tick
+            elif is_due and (silent is None or is_silent):
                 replica.idle_ticks += 1
         if was_wrong:
             self._be_patient(now)

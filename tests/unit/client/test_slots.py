@@ -392,3 +392,13 @@ async def test_l2_who_waits_for_a_dial_that_had_not_begun_hears_of_the_end(
     async with asyncio.timeout(1):
         with pytest.raises(ServerUnavailableError, match="closed"):
             await asked
+
+
+async def test_r11_a_server_is_silent_that_has_acknowledged_nothing_of_any_slot() -> None:
+    _, links, _ = await opening(Wire(Opened(0, 0)))
+    links.learn([ServerAddress(Member("s2", 1), "h", 2)])  # nothing is asked of it
+    link = link_of(links)
+    assert links.take_silent() == {"s1"}
+    link.on_ack(link.connection, 8, 5)
+    assert links.take_silent() == set()
+    assert links.take_silent() == {"s1"}

@@ -742,11 +742,14 @@ def test_who_is_whole_and_idle_looks_again_when_its_segment_is_old() -> None:
     m = leading()
     m.poke(0.0)
     assert m.next_tick == m.head.policy.segment_age_s
+    assert not m.is_waiting
     append(m)
     m.poke(0.0)
     assert m.next_tick == SETTINGS.tick_s
+    assert m.is_waiting
     ack(m, A, B)
     m.poke(0.0)
+    assert not m.is_waiting
     assert m.next_tick == BUSY_TICK_S  # one member still lacks it
     ack(m, C)
     m.want_roll("size")

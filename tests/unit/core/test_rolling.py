@@ -162,3 +162,30 @@ def test_r11_who_owes_no_acks_any_more_has_sent_none() -> None:
     rolls.tick(found, found.first, NOW)
     assert [replica.idle_ticks for replica in found.replicas] == [0, 0, 0]
     assert rolls.patience == STALL_TICKS
+
+
+def test_r11_who_acknowledges_other_streams_meanwhile_is_not_silent() -> None:
+    """Its frames stand in line at the server, behind those of a thousand streams perhaps."""
+    rolls, found = RollWatch(LeaderSettings()), whole()
+    for _ in range(STALL_TICKS):
+        rolls.tick(found, 9, NOW, {"b"})
+    assert [replica.idle_ticks for replica in found.replicas] == [0, STALL_TICKS, 0]
+    assert need(found) is None
+    found.replicas[1].matched = 9
+    rolls.tick(found, 9, NOW, set())
+    assert [replica.idle_ticks for replica in found.replicas] == [0, 0, 0]
+    for _ in range(STALL_TICKS):
+        rolls.tick(found, 9, NOW)  # for all, however they answer others
+    assert need(found) == (True, "server", ("a", "c"))
+
+
+def test_r11_acks_that_came_before_the_last_tick_of_all_do_not_speak_for_this_one() -> None:
+    """Who looks at every fourth tick only hears late that an ack has come, and that none has since."""
+    rolls, found = RollWatch(LeaderSettings()), whole()
+    for replica in found.replicas:
+        replica.matched = 5
+    rolls.tick(found, 9, NOW, {"a", "b"})
+    assert [replica.idle_ticks for replica in found.replicas] == [1, 1, 0]
+    found.replicas[0].matched = 9
+    rolls.tick(found, 9, NOW, {"a", "b"})
+    assert [replica.idle_ticks for replica in found.replicas] == [0, 2, 0]
