@@ -15,8 +15,12 @@ from typing import Final
 
 from lunalog.core.leadership import LeaderMachine
 
-PACED_S: Final = 0.001
-"""An append that comes so long after the last commit is of somebody who pauses between them."""
+PACED_S: Final = 0.0002
+"""An append that comes so long after the last commit is of somebody who pauses between them.
+
+Longer than a loop takes from one append to the next, and shorter than a follower takes to answer: two
+programs that answer each other through a stream wait for this at every step.
+"""
 
 
 class Marks:

@@ -71,6 +71,21 @@ def test_who_pauses_between_appends_is_told_for_at_once() -> None:
     play(story)
 
 
+def test_who_appends_what_answers_a_follower_is_told_for_at_once() -> None:
+    """The follower took a fraction of a millisecond: it must not be 5 ms the next time."""
+
+    async def story(leader: Story) -> None:
+        await asyncio.sleep(0.01)
+        for _ in range(5):
+            leader.append()
+            await asyncio.sleep(0.0003)
+            leader.commit()
+            assert leader.told.pop()[1] == leader.machine.committed
+            await asyncio.sleep(0.0003)
+
+    play(story)
+
+
 def test_the_next_append_carries_it_when_it_comes_at_once_and_the_last_is_told_of_later() -> None:
     async def story(leader: Story) -> None:
         await asyncio.sleep(2 * PACED_S)
