@@ -50,7 +50,7 @@ class ClientConfig:
     """A busy writer closes a frame at about this size, one of several `append_many` at twice; more
     than 4 MiB counts as that, which 2^20 empty events take."""
     read_ahead_bytes: int = 4 * limits.MIB
-    commit_mark_ms: int = 5
+    commit_mark_ms: int = 1
     """How long after the last append the committed sequence is told to idle replicas."""
     roll_ack_timeout_ms: int = 250
     """No acks from A of the set for this long: urgent roll; longer once that was too short (R11)."""
