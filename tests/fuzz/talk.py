@@ -99,7 +99,7 @@ class Talker:
             return
         yield codec.MAGIC + self._hello()
         if self.leads:
-            yield self._request(m.ClientBeat(0))
+            yield self._request(m.ClientBeat(0, (), self.nonce))
             yield self._request(m.CreateStream(self.led.name, self.led.stream, self.led.policy))
             yield self._request(m.WatchStream(self.led.stream, True))
         for _ in range(self.chance.randrange(1, 40)):
@@ -328,7 +328,9 @@ class Talker:
                 m.ScaleServers(chance.choice((-1, 1 << 62))),
                 m.Ping(),
                 *(() if self.is_server else (
-                    m.ClientBeat(chance.choice(EDGES), ((stream, 5),) * chance.choice((0, 1, 90))),
+                    m.ClientBeat(
+                        chance.choice(EDGES), ((stream, 5),) * chance.choice((0, 1, 90)), self.nonce
+                    ),
                     m.EndSession(),
                 )),
             )
@@ -345,7 +347,7 @@ class Talker:
         if draw == 2:
             return m.Transfer(head.stream, chance.choice(("", self.name, "?")), 50)
         if draw == 3:
-            return m.ClientBeat(0, ((head.stream, head.next),))
+            return m.ClientBeat(0, ((head.stream, head.next),), self.nonce)
         if draw == 4 and chance.random() < 0.3:
             return m.DeleteStream(head.name, head.stream)
         grown = chance.choice((0, 1, 5))

@@ -134,9 +134,9 @@ class Scene:
             if ear.is_lost:
                 break
             ear.transport.write(data)
-            talker.nonce = ear.nonce()
-            if chance.random() < 0.3:
+            if not ear.got or chance.random() < 0.3:
                 await asyncio.sleep(chance.choice((0.001, 0.03, 0.3)))
+            talker.nonce = ear.nonce()
         await asyncio.sleep(chance.choice((0.01, 1.0)))
         for kind in ear.messages():
             self.heard[kind] += 1

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from lunalog.errors import (
     InvariantError,
     LunalogError,
@@ -25,6 +23,7 @@ from lunalog.wire.codec import agreed_version
 from lunalog.wire.connection import Connection, Handler
 from lunalog.wire.messages import (
     ClientBeat,
+    ClientBeatReply,
     CreateStream,
     DeleteStream,
     Done,
@@ -69,6 +68,7 @@ class Doorway:
         self._connections: dict[Connection, None] = {}
         self._requests = 0
         self._life = master.runtime.random_bytes(LIFE_BYTES)
+        """What no other start of a master has drawn."""
 
     def welcome(self, hello: Hello) -> tuple[Welcome, Handler]:
         """Look at who dialled; raises what to refuse it with."""
@@ -82,17 +82,18 @@ class Doorway:
             raise PeerError(f"unknown role {hello.role!r:.40}")
         if len(self._connections) >= self._room_for(hello.role):
             raise OverloadedError("this master has as many connections as it may: try again")
-        welcome = Welcome(agreed_version(hello), cluster, "master", "master")
+        arrival = self.next_number()
+        nonce = self._life + arrival.to_bytes(8)
+        welcome = Welcome(agreed_version(hello), cluster, "master", "master", nonce=nonce)
         if hello.role == "server":
-            door = ServerDoor(self._master, self, self._life)
-            return msgspec.structs.replace(welcome, nonce=door.nonce), door
+            return welcome, ServerDoor(self._master, self, arrival, nonce)
         if hello.role != "client":
             return welcome, Door(self._master, self, Peer(hello.name[:64], b""))
         peer = Peer(check_node_name(hello.name), hello.incarnation)
         if len(peer.incarnation) != INCARNATION_BYTES:
             raise UsageError(f"a client's incarnation has {INCARNATION_BYTES} bytes (R2)")
         self._master.sessions.admit(peer)
-        return welcome, ClientDoor(self._master, self, peer, hello.purpose)
+        return welcome, ClientDoor(self._master, self, peer, hello.purpose, nonce)
 
     def _room_for(self, role: str) -> int:
         """How many connections there may be; clients leave some to servers and administrators."""
@@ -206,10 +207,13 @@ class Door(Handler):
 class ClientDoor(Door):
     """One client's main or heartbeat connection."""
 
-    def __init__(self, master: Master, doorway: Doorway, peer: Peer, purpose: str) -> None:
+    def __init__(
+        self, master: Master, doorway: Doorway, peer: Peer, purpose: str, nonce: bytes
+    ) -> None:
         super().__init__(master, doorway, peer)
         self._purpose = purpose
-        self._answers[ClientBeat] = lambda at, message: master.sessions.beat(at, peer, message)
+        self._nonce = nonce
+        self._answers[ClientBeat] = self._beat
         self._answers[EndSession] = lambda _, __: master.sessions.end(peer)
 
     def on_open(self, connection: Connection) -> None:
@@ -222,19 +226,20 @@ class ClientDoor(Door):
         super().on_closed(connection, error)
         self._master.sessions.closed(connection, self._peer, self._purpose)
 
+    def _beat(self, connection: Connection, message: ClientBeat) -> ClientBeatReply:
+        if message.nonce != self._nonce:  # whoever lived then would end its successor (R2)
+            raise NotActiveError("this beat belongs to another connection")
+        return self._master.sessions.beat(connection, self._peer, message)
+
 
 class ServerDoor(Door):
-    """One journal server's connection.
+    """One journal server's connection."""
 
-    Args:
-        life: Random bytes that this start of the master has drawn.
-    """
-
-    def __init__(self, master: Master, doorway: Doorway, life: bytes) -> None:
+    def __init__(self, master: Master, doorway: Doorway, arrival: int, nonce: bytes) -> None:
         super().__init__(master, doorway, Peer("", b""))
         self._server: Server | None = None
-        self._arrival = doorway.next_number()
-        self.nonce = life + self._arrival.to_bytes(8)
+        self._arrival = arrival
+        self._nonce = nonce
         self._works[RegisterServer] = self._register
         self._works[ServerBeat] = self._beat
 
@@ -244,7 +249,7 @@ class ServerDoor(Door):
         self._master.servers.closed(connection)
 
     async def _register(self, connection: Connection, message: RegisterServer) -> Registered:
-        if message.nonce != self.nonce:  # it would cost the server its incarnation (R19)
+        if message.nonce != self._nonce:  # it would cost the server its incarnation (R19)
             raise NotActiveError("this registration belongs to another connection")
         master = self._master
         server = await master.servers.register(connection, self._arrival, message, master.now())

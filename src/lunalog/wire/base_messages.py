@@ -38,7 +38,7 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=2):
     name: str
     features: tuple[str, ...] = ()
     nonce: bytes = b""
-    """A master's for a server: of this connection, and of no other there ever was (N8)."""
+    """A master's: of this connection, and of no other there ever was (N8)."""
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, tag=3):

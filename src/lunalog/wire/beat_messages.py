@@ -26,6 +26,8 @@ class ClientBeat(msgspec.Struct, frozen=True, array_like=True, tag=80):
     """How long ago the client's main loop last took a turn."""
     applied: tuple[tuple[StreamId, Sequence], ...] = ()
     """Changed since the last confirmed beat: how far this peer has replayed each stream."""
+    nonce: bytes = b""
+    """That of the Welcome: the beats of a dead connection renew nothing and end nobody (N8, R2)."""
 
 
 class ClientBeatReply(msgspec.Struct, frozen=True, array_like=True, tag=81):

@@ -116,7 +116,8 @@ class Client:
         return self.peer.name, self.peer.incarnation
 
     async def beat(self, *applied: tuple[bytes, int]) -> Any:
-        return await self.beats.request(ClientBeat(0, tuple(applied)), timeout=2)
+        beat = ClientBeat(0, tuple(applied), self.beats.peer.nonce)
+        return await self.beats.request(beat, timeout=2)
 
     async def _beat_on(self) -> None:
         with contextlib.suppress(Exception):

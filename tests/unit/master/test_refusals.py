@@ -206,13 +206,27 @@ async def test_a_first_beat_that_comes_after_the_successors_ends_the_session(sta
     early = await started.dial(older.hello("beat"), older.beat_mail)
     await started.client("engine", b"2" * 16)
     with pytest.raises(LunalogError, match="newer incarnation"):
-        await early.request(ClientBeat(0, ()), timeout=2)
+        await early.request(ClientBeat(0, (), early.peer.nonce), timeout=2)
 
 
 async def test_a_beat_on_another_connection_than_the_sessions_is_refused(started: Any) -> None:
     client = await started.client()
     with pytest.raises(NotActiveError, match="connect again"):
-        await client.ask(ClientBeat(0, ()))
+        await client.ask(ClientBeat(0, (), client.main.peer.nonce))
+
+
+async def test_n8_beats_that_arrive_on_another_connection_end_nobody(started: Any) -> None:
+    """A master that was started since does not know that who said them is dead."""
+    older = await started.client("engine", b"1" * 16)
+    said = ClientBeat(0, (), older.beats.peer.nonce)
+    older.die()
+    await started.kill()
+    await started.start()
+    client = await started.client("engine", b"2" * 16)
+    again = await started.dial(older.hello("beat"), older.beat_mail)
+    with pytest.raises(NotActiveError, match="another connection"):
+        await again.request(said, timeout=2)
+    await client.beat()
 
 
 # ------------------------------------------------------------------ broken rules end the master

@@ -84,7 +84,7 @@ ALL: tuple[m.Message, ...] = (
     m.ScaleServers(5),
     m.GetHealth(),
     m.Health(("bad",), ("odd",), {"streams": 1}),
-    m.ClientBeat(12, ((STREAM, 10),)),
+    m.ClientBeat(12, ((STREAM, 10),), b"\x33" * 24),
     m.ClientBeatReply(2000, 500),
     m.EndSession(),
     m.RegisterServer(
