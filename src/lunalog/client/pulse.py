@@ -1,9 +1,9 @@
 """Look whether acks that are due have come: for all leaders of a client, by one timer.
 
 A server works off what a connection brings in its order.  While it acknowledges other streams' frames,
-a stream that still owes acks stands in line there, and is no sign that the server is silent: such a
-leader looks at every fourth beat only.  Where a server has acknowledged nothing since the last beat, all
-who write to it look.
+a stream to which acks are due stands in line there, and that is no sign of silence: its leader counts
+every fourth beat only, and looks no more often.  Where a server has acknowledged nothing since the last
+beat, all who write to it look; and so does, at every beat, who waits for more than acks.
 
 Source: R11; design.md section 5; trap 50.
 """
@@ -17,7 +17,7 @@ from typing import Final, Protocol
 WHOLE_BEATS: Final = 4
 """At every so many beats a leader counts everybody's silence ..."""
 WHOLE_S: Final = 0.25
-"""... and after so many seconds, where that is earlier and a beat long enough."""
+"""... which are no further apart than this, if a beat is not longer itself."""
 
 
 class Watched(Protocol):
@@ -28,7 +28,7 @@ class Watched(Protocol):
 
     @property
     def is_steady(self) -> bool:
-        """True while nothing but acks is waited for: else it looks at every beat."""
+        """True while nothing but acks is waited for, and none for long: else it looks at every beat."""
         ...
 
     def look(self, silent: Set[str] | None) -> bool:
@@ -53,7 +53,7 @@ class Pulse:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._beat_s = beat_s
-        self._whole_beats = max(1, min(WHOLE_BEATS, round(WHOLE_S / beat_s)))
+        self._whole_beats = max(1, min(WHOLE_BEATS, round(WHOLE_S / beat_s))) if beat_s else 1
         self._take_silent = take_silent
         self._fail = fail
         self._new: dict[Watched, None] = {}
@@ -94,22 +94,25 @@ class Pulse:
             for number, leader in enumerate(self._new):
                 self._watched[leader] = self._beats + 1 + number % self._whole_beats
             self._new = {}
-        except Exception as error:  # noqa: BLE001  one leader's trouble must not stop all others' ticks
-            self._fail(error)
-        self._stop()  # if the last leader was forgotten meanwhile, and another one came
-        if self._watched or self._new:
-            self._later()
+        finally:
+            self._stop()  # if the last leader was forgotten meanwhile, and another one came
+            if self._watched or self._new:
+                self._later()
 
     def _look(self, silent: Set[str]) -> None:
         for leader, whole_at in list(self._watched.items()):
             if leader not in self._watched:
                 continue  # it ended when another one looked
-            if self._beats >= whole_at or not leader.is_steady:
-                self._watched[leader] = self._beats + self._whole_beats
-                is_due = leader.look(None)
-            elif silent and not silent.isdisjoint(leader.servers):
-                is_due = leader.look(silent)
-            else:
+            try:
+                if self._beats >= whole_at:
+                    self._watched[leader] = self._beats + self._whole_beats
+                    is_due = leader.look(None)
+                elif not (leader.is_steady and silent.isdisjoint(leader.servers)):
+                    is_due = leader.look(silent)
+                else:
+                    continue
+            except Exception as error:  # noqa: BLE001  one leader's trouble must not stop others' ticks
+                self._fail(error)
                 continue
             if not is_due:
                 self.forget(leader)

@@ -41,7 +41,7 @@ class Ticks:
 
     @property
     def is_steady(self) -> bool:
-        """True while nothing but acks is waited for."""
+        """True while nothing but acks is waited for, and none for long."""
         return self._machine.is_steady
 
     def watch(self) -> None:

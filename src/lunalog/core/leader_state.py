@@ -141,10 +141,12 @@ class LeaderState(abc.ABC):
 
     @property
     def is_steady(self) -> bool:
-        """True while nothing but acks is waited for."""
+        """True while nothing but acks is waited for, and none for long."""
         is_changing = self.next is not None or self.seal is not None or self.is_resigning
         is_asking = self._is_proposing or self._reads.is_waiting or self._doubts.is_open
-        return not (is_changing or is_asking or self._rolls.wanted)
+        if is_changing or is_asking or self._rolls.wanted or self.current is None:
+            return False
+        return answering(self.current, STALL_TICKS) == len(self.current.replicas)
 
     @property
     def target(self) -> SegmentReplication | None:

@@ -114,7 +114,8 @@ class RollWatch:
         """Look whether every member that owes acks for what was `written` has sent some.
 
         With `silent`, time passes for these servers only, who have sent none of any stream since the
-        last tick of the client; the others acknowledge other streams.
+        last tick of the client: the others acknowledge other streams, which explains some silence here,
+        but none that has lasted for `STALL_TICKS`.
         """
         self._calm(now)
         was_short = was_wrong = False
@@ -129,8 +130,8 @@ class RollWatch:
             if has_moved or replica.matched >= written:  # a boundary may have come down to it
                 was_wrong |= has_moved and was_short and replica.idle_ticks >= self.patience
                 replica.seen = replica.matched
-                replica.idle_ticks = int(is_due and is_silent)  # it moved before this tick
-            elif is_due and (silent is None or is_silent):
+                replica.idle_ticks = int(is_due and is_silent)  # its ack came before that silence
+            elif is_due and (silent is None or is_silent or replica.idle_ticks >= STALL_TICKS):
                 replica.idle_ticks += 1
         if was_wrong:
             self._be_patient(now)

@@ -101,7 +101,7 @@ class Doorway:
         return most - most // 10 if role == "client" else most
 
     def next_number(self) -> int:
-        """Number a change, so that tasks have names in order."""
+        """Number a change or a connection: tasks have names in order, and no nonce comes twice (N8)."""
         self._requests += 1
         return self._requests
 

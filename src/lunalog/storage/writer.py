@@ -172,7 +172,8 @@ class Wal:
 
     async def _write(self, extent: Extent, batch: Batch) -> None:
         if self.offset - self._cached_from >= 2 * UNCACHE_BYTES:
-            end = (self.offset // UNCACHE_BYTES - 1) * UNCACHE_BYTES
+            end = min(self.offset // UNCACHE_BYTES - 1, self._cached_from // UNCACHE_BYTES + 4)
+            end *= UNCACHE_BYTES  # no more at a time: after a start all that was replayed is cached
             await extent.file.uncache(self._cached_from, end)
             self._cached_from = end
         began = self._runtime.now()

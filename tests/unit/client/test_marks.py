@@ -72,7 +72,7 @@ def test_who_pauses_between_appends_is_told_for_at_once() -> None:
 
 
 def test_who_appends_what_answers_a_follower_is_told_for_at_once() -> None:
-    """The follower took a fraction of a millisecond: it must not be 5 ms the next time."""
+    """The follower took a fraction of a millisecond: it must not be `DELAY_S` the next time."""
 
     async def story(leader: Story) -> None:
         await asyncio.sleep(0.01)

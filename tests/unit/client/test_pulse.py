@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
+
 from lunalog.client.pulse import WHOLE_BEATS, Pulse
 from lunalog.testing.simulation import Simulation
 
@@ -54,6 +56,7 @@ def play(story: Callable[[Story], Coroutine[Any, Any, None]]) -> None:
             found = Story()
             await asyncio.sleep(BEAT_S / 2)  # beats fall between the story's
             await story(found)
+            assert found.failures == []
 
         simulation.run(run(), timeout_s=60.0)
 
@@ -146,7 +149,7 @@ def test_a_leader_that_waits_for_more_than_acks_looks_at_every_beat() -> None:
         await found.beats(2)
         leader.is_steady = True
         await found.beats(WHOLE_BEATS)
-        assert [beat for beat, _ in leader.looked] == [1, 3, 4, 4 + WHOLE_BEATS]
+        assert leader.looked == [(1, None), (3, set()), (4, set()), (5, None)]
 
     play(story)
 
@@ -164,11 +167,41 @@ def test_where_beats_are_long_every_one_counts_for_all() -> None:
     play(story)
 
 
+def test_a_client_that_lets_acks_take_no_time_looks_all_the_time() -> None:
+    async def story(found: Story) -> None:
+        pulse = Pulse(0.0, lambda: set(), found.failures.append)
+        leader = Leader(found, "a")
+        pulse.watch(leader)
+        await asyncio.sleep(0.001)
+        assert leader.looked
+        pulse.forget(leader)
+
+    play(story)
+
+
+def test_after_a_ctrl_c_at_a_beat_the_next_one_comes() -> None:
+    async def story(found: Story) -> None:
+        class Interrupted(Leader):
+            def look(self, silent: Any) -> bool:
+                super().look(silent)
+                if len(self.looked) == 1:
+                    raise KeyboardInterrupt
+                return True
+
+        leader = Interrupted(found, "a")
+        found.pulse.watch(leader)
+        with pytest.raises(KeyboardInterrupt):
+            found.pulse._beat()
+        await found.beats(2 * WHOLE_BEATS)
+        assert len(leader.looked) > 1
+
+    play(story)
+
+
 def test_r27_an_error_at_a_beat_is_told_and_the_others_go_on() -> None:
     async def story(found: Story) -> None:
         class Failing(Leader):
             def look(self, silent: Any) -> bool:
-                found.pulse.forget(self)
                 raise MemoryError
 
         failing, new, leader = Failing(found, "a"), Leader(found, "a"), Leader(found, "a")
@@ -181,6 +214,8 @@ def test_r27_an_error_at_a_beat_is_told_and_the_others_go_on() -> None:
         await found.beats(2 + WHOLE_BEATS)
         assert new.looked
         assert leader.looked
+        assert len(found.failures) == 2
+        found.failures.clear()
 
     play(story)
 

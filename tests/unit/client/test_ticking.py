@@ -47,7 +47,9 @@ def play(story: Callable[[Story], Coroutine[Any, Any, None]]) -> None:
     with Simulation(1) as simulation:
 
         async def run() -> None:
-            await story(Story())
+            found = Story()
+            await story(found)
+            assert found.failures == []
 
         simulation.run(run(), timeout_s=60.0)
 

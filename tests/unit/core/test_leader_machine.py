@@ -747,6 +747,10 @@ def test_who_is_whole_and_idle_looks_again_when_its_segment_is_old() -> None:
     m.poke(0.0)
     assert m.next_tick == SETTINGS.tick_s
     assert m.is_waiting
+    assert m.is_steady
+    for _ in range(STALL_TICKS):
+        m.tick(0.0)
+    assert not m.is_steady  # whose acks are due for long is looked at closely
     ack(m, A, B)
     m.poke(0.0)
     assert not m.is_waiting

@@ -179,6 +179,19 @@ def test_r11_who_acknowledges_other_streams_meanwhile_is_not_silent() -> None:
     assert need(found) == (True, "server", ("a", "c"))
 
 
+def test_r11_a_long_silence_is_no_queue_whatever_patience_has_grown_to() -> None:
+    """Or a leader that was patient before gives its epoch back before it rolls (R15)."""
+    rolls, found = RollWatch(LeaderSettings()), whole()
+    while rolls.patience < PATIENCE_TICKS_MAX:
+        rolls.rolled(RollNeed(True, "server", ()), NOW, is_silent=True)
+    for _ in range(STALL_TICKS):
+        rolls.tick(found, 9, NOW)
+    for _ in range(PATIENCE_TICKS_MAX - STALL_TICKS):
+        assert rolls.need(found, POLICY, NOW) is None
+        rolls.tick(found, 9, NOW, set())
+    assert rolls.need(found, POLICY, NOW) is not None
+
+
 def test_r11_acks_that_came_before_the_last_tick_of_all_do_not_speak_for_this_one() -> None:
     """Who looks at every fourth tick only hears late that an ack has come, and that none has since."""
     rolls, found = RollWatch(LeaderSettings()), whole()

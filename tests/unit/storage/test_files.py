@@ -35,11 +35,22 @@ def test_what_was_written_is_read(disk: Disk) -> None:
     drive(file.close())
 
 
-def test_what_the_page_cache_forgot_is_read_from_the_disk(disk: Disk) -> None:
+def test_what_the_page_cache_forgot_is_read_from_the_disk(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advised: list[tuple[int, int, int]] = []
+    advise = os.posix_fadvise
+
+    def noted(fd: int, start: int, size: int, advice: int) -> None:
+        advised.append((start, size, advice))
+        advise(fd, start, size, advice)
+
+    monkeypatch.setattr(os, "posix_fadvise", noted)
     file = drive(disk.open("b", create=True))
     drive(file.write(0, [bytes(8192), b"kept"]))
     drive(file.sync())
-    drive(file.uncache(0, 8192))
+    drive(file.uncache(4096, 8192))
+    assert advised == [(4096, 4096, os.POSIX_FADV_DONTNEED)]
     drive(file.write(8196, [b" and not written yet"]))
     drive(file.uncache(0, 1 << 20))
     assert drive(file.read(8190, 100)) == b"\0\0kept and not written yet"

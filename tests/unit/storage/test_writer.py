@@ -107,3 +107,18 @@ def test_a_log_of_lone_appends_forgets_nothing_for_a_long_time() -> None:
         drive(wal.commit([Put([FrameRecord(STREAM, SEGMENT, 0, 0, frames.parse(data), data)], 0)]))
     assert file.synced > limits.MIB
     assert file.forgotten == []
+
+
+def test_after_a_start_what_was_replayed_is_forgotten_a_few_pieces_at_a_time() -> None:
+    """All of it in one call would hold up an append for milliseconds."""
+    disk: Any = None
+    wal = Wal(disk, SystemRuntime(), 128 * limits.MIB, 0, 1, 1)
+    extent, file = extent_of(1)
+    wal.enter(extent, Position())
+    wal.offset = 100 * limits.MIB
+    data = build_frame(STREAM, 0, size=1024)
+    for _ in range(10):
+        file.written = file.synced = max(file.written, wal.offset)
+        drive(wal.commit([Put([FrameRecord(STREAM, SEGMENT, 0, 0, frames.parse(data), data)], 0)]))
+    assert {end - start for start, end in file.forgotten[:-1]} == {4 * UNCACHE_BYTES}
+    assert file.forgotten[-1][1] == 96 * limits.MIB
