@@ -22,7 +22,7 @@ from lunalog.runtime import Worker
 from lunalog.types import Sequence, StreamId
 from lunalog.wire import dialing
 from lunalog.wire.connection import HANDSHAKE_TIMEOUT_S, Connection, Handler
-from lunalog.wire.messages import ClientBeat, ClientBeatReply, EndSession, Welcome
+from lunalog.wire.messages import ClientBeat, ClientBeatReply, EndSession
 
 GOODBYE_TIMEOUT_S: Final = 1.0
 APPLIED_MAX: Final = 4096
@@ -209,8 +209,7 @@ class Session(Handler):
             if confirmed.get(stream) != sequence
         ][:APPLIED_MAX]
         timeout = max(4 * self.config.heartbeat_ms / 1000, GOODBYE_TIMEOUT_S)
-        nonce = found.peer.nonce if isinstance(found.peer, Welcome) else b""
-        message = ClientBeat(int(age_s * 1000), tuple(changed), nonce)
+        message = ClientBeat(int(age_s * 1000), tuple(changed), found.peer_nonce)
         try:
             reply: ClientBeatReply = await found.request(message, timeout=timeout)
         except FINAL_ERRORS:

@@ -35,7 +35,6 @@ from lunalog.wire.messages import (
     SegmentFact,
     ServerBeat,
     ServerBeatReply,
-    Welcome,
 )
 from lunalog.wording import shown
 
@@ -148,7 +147,7 @@ class Registration:
             server.config.labels,
             tuple(self._fact_of(*key) for key in held[:FACTS_MAX]),
             server.runtime.process_id(),
-            connection.peer.nonce if isinstance(connection.peer, Welcome) else b"",
+            connection.peer_nonce,
         )
         found: Registered = await connection.request(request, timeout=REQUEST_TIMEOUT_S)
         return found

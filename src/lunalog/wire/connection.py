@@ -104,6 +104,11 @@ class Connection(asyncio.BufferedProtocol):
         state = "open" if self.is_open else "closed" if self.closed_by else "opening"
         return f"<Connection to {peer.role + ' ' + peer.name if peer else '?'}, {state}>"
 
+    @property
+    def peer_nonce(self) -> bytes:
+        """What the other side drew for this connection (N8); empty before the handshake is over."""
+        return b"" if self.peer is None else self.peer.nonce
+
     # ------------------------------------------------------------------ sending
 
     def send(self, *buffers: Buffer) -> None:
